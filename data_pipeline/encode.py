@@ -1,0 +1,97 @@
+"""Maps of any shape -> one uint8 array of die codes at one size, cached on disk.
+
+Maps are stretched to a square: dies are rectangles on a round wafer, so a 22x50 map is round again at 40x40.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.wafer_set import FAIL, NO_DIE, PASS, WaferSet
+
+_VERSION = "1"  # raise it when the rule below changes: it is part of the cache key
+
+
+def encode_maps(wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int) -> NDArray[np.uint8]:
+    """Resize maps to image_size x image_size without ever blending die codes.
+
+    Each pixel looks at the dies under it, weighted by area. It shows a die if at least half of it is die, and that die
+    fails if the fails cover at least 1 / (2 k) of its dies, where k is how many dies wide the pixel is. With k <= 1
+    that is the nearest die; with k > 1 a scratch of one die's width always survives, while the noise of single
+    fails, which would fill the picture if any fail under a pixel counted, does not.
+
+    Args:
+        wafers: The maps.
+        indices: Which of them, shape (N,).
+        image_size: Pixels per side, at least 8.
+
+    Returns:
+        Die codes 0, 1, 2, shape (N, image_size, image_size), uint8.
+    """
+    out = np.empty((len(indices), image_size, image_size), dtype=np.uint8)
+    shapes = np.stack([wafers.heights[indices], wafers.widths[indices]], axis=1)
+    for height, width in np.unique(shapes, axis=0):
+        rows = np.flatnonzero((shapes == (height, width)).all(1))
+        for chunk in np.array_split(rows, -(-len(rows) // 4096)):
+            maps = np.stack([wafers.map(i) for i in indices[chunk]])
+            out[chunk] = _resize(maps, image_size)
+    return out
+
+
+def load_encoded(
+    wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int, cache: Path
+) -> NDArray[np.uint8]:
+    """Encode, or map the result of an earlier call into memory.
+
+    Args:
+        wafers: The maps.
+        indices: Which of them, shape (N,).
+        image_size: Pixels per side.
+        cache: Folder for the arrays; made if missing. A damaged or foreign file there is written anew.
+
+    Returns:
+        See `encode_maps`; read-only, backed by the file.
+    """
+    key = hashlib.sha256(f"{_VERSION} {image_size} {wafers.fingerprint} ".encode() + indices.tobytes())
+    path = cache / f"maps-{image_size}px-{key.hexdigest()[:16]}.npy"
+    shape = (len(indices), image_size, image_size)
+    if not _holds(path, shape):
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.stem}.{os.getpid()}.npy")
+        try:
+            np.save(partial, encode_maps(wafers, indices, image_size=image_size))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    encoded: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return encoded
+
+
+def _resize(maps: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    _, height, width = maps.shape
+    rows, columns = _area_weights(height, size), _area_weights(width, size)
+    fail = rows @ (maps == FAIL).astype(np.float32) @ columns.T
+    die = rows @ (maps != NO_DIE).astype(np.float32) @ columns.T
+    dies_wide = np.sqrt(max(height / size, 1.0) * max(width / size, 1.0))
+    # A hair below the exact share, so that a line split evenly between two pixels is not lost to rounding.
+    threshold = np.float32(0.499 / dies_wide)
+    return np.where(die < 0.499, NO_DIE, np.where(fail >= threshold * die, FAIL, PASS)).astype(np.uint8)
+
+
+def _area_weights(n_dies: int, n_pixels: int) -> NDArray[np.float32]:
+    """Share of each pixel that each die covers along one axis, shape (n_pixels, n_dies), rows sum to 1."""
+    edges = np.arange(n_pixels + 1) * (n_dies / n_pixels)
+    dies = np.arange(n_dies)
+    overlap = np.minimum(edges[1:, None], dies + 1) - np.maximum(edges[:-1, None], dies)
+    return (np.clip(overlap, 0, None) * (n_pixels / n_dies)).astype(np.float32)
+
+
+def _holds(path: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return bool(found.shape == shape and found.dtype == np.uint8)
