@@ -1,0 +1,76 @@
+"""One call from a wafer file to what a study trains on: wafers, honest splits, encoded parts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data_pipeline.batches import EncodedWafers, wrap_arrays
+from data_pipeline.encode import load_encoded
+from data_pipeline.sources import find_wafers
+from data_pipeline.splits import LeakCheck, Splits, check_leaks, split_by_lot
+from data_pipeline.wafer_set import WaferSet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Wafers, divided and checked.
+
+    Attributes:
+        wafers: All of them, at native resolution.
+        splits: Which wafers are for training, validation and the locked test.
+        leak_check: The proof that the parts share nothing.
+        image_size: Pixels per side of encoded maps.
+        cache: Folder of the encoded maps.
+    """
+
+    wafers: WaferSet
+    splits: Splits
+    leak_check: LeakCheck
+    image_size: int
+    cache: Path
+
+    def encode(self, part: str) -> EncodedWafers:
+        """Encode the part "train", "val" or "test", or take it from the cache.
+
+        Only `search.evaluate` asks for "test".
+        """
+        indices = self.splits.part(part)
+        maps = load_encoded(self.wafers, indices, image_size=self.image_size, cache=self.cache)
+        return wrap_arrays(maps, self.wafers.labels[indices])
+
+
+def open_dataset(
+    asked: str,
+    *,
+    synthetic_wafers: int,
+    image_size: int,
+    val: float,
+    test: float,
+    seed: int,
+    cache: Path,
+) -> Dataset:
+    """Load wafers, divide them by lot and prove that nothing leaks.
+
+    Args:
+        asked: A path, "auto" or "synthetic"; see `find_wafers`.
+        synthetic_wafers: How many to draw where they are synthetic.
+        image_size: Pixels per side.
+        val: Share of the wafers for validation.
+        test: Share for the locked test.
+        seed: Of the division.
+        cache: Folder of the encoded maps.
+
+    Raises:
+        DataError: If the file cannot be used, or the wafers cannot be divided.
+    """
+    wafers = find_wafers(asked, synthetic_wafers=synthetic_wafers)
+    splits = split_by_lot(wafers, val=val, test=test, seed=seed)
+    return Dataset(
+        wafers=wafers, splits=splits, leak_check=check_leaks(wafers, splits), image_size=image_size, cache=cache
+    )
+
+
+def join_parts(first: EncodedWafers, second: EncodedWafers) -> EncodedWafers:
+    """Put two parts into one, in order."""
+    return EncodedWafers(maps=torch.cat([first.maps, second.maps]), labels=torch.cat([first.labels, second.labels]))

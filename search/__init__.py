@@ -1,0 +1,1 @@
+"""Everything about a study: trials, the search over them, and what follows the search."""

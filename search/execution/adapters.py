@@ -1,0 +1,95 @@
+"""Between Ray Tune and the study: Tune asks and reports here, the study decides."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from search.execution.trainable import FAILED, OK, read_report
+from search.study.study import Decision, Study
+
+
+class StudySearcher(Searcher):
+    """Hands the study's trials to Tune."""
+
+    def __init__(self, study: Study, *, resources: Mapping[str, float]) -> None:
+        super().__init__()
+        self._study = study
+        self._resources = resources
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher to restore it later; ours is never restored, its study is opened again."""
+        return {}
+
+    def set_search_properties(self, *args: Any, **spec: Any) -> bool:
+        """Accept Tune's metric and mode, which are not used."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial's config, None if it must wait, FINISHED if there is nothing more to wait for."""
+        assignment = self._study.ask()
+        if assignment is None:
+            return None if self._study.running else str(Searcher.FINISHED)
+        return {
+            "number": assignment.number,
+            "params": json.dumps(assignment.config, sort_keys=True),
+            "epochs_done": assignment.epochs_done,
+            "checkpoint": str(self._study.folder.checkpoint(assignment.number)),
+            **self._resources,
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Do nothing: the scheduler, which hears everything, has told the study."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the journal is on the disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Refuse: a study resumes by being opened again."""
+        raise NotImplementedError("open the study again instead")
+
+
+class StudyScheduler(FIFOScheduler):
+    """Takes every result to the study, and its decision back."""
+
+    def __init__(self, study: Study, *, on_event: Callable[[int], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._study = study
+        self._on_event = on_event
+
+    def __getstate__(self) -> dict[str, Any]:
+        """See StudySearcher."""
+        return {}
+
+    def set_search_properties(self, *args: Any, **spec: Any) -> bool:
+        """Accept Tune's metric and mode, which are not used."""
+        return True
+
+    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Record one step and decide whether the trial goes on."""
+        number = trial.config["number"]
+        decision = Decision.FINISHED
+        if result["outcome"] == OK:
+            decision = self._study.report(number, read_report(result))
+        elif result["outcome"] == FAILED:
+            self._study.fail(number, result["reason"], details=result["traceback"])
+            decision = Decision.CONTINUE  # its next step raises, so that Tune drops the broken process
+        else:
+            self._study.reject(number, result["reason"])
+        self._on_event(number)
+        go_on = decision is Decision.CONTINUE
+        return str(TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, controller: Any, trial: Trial) -> None:
+        """Record that a process died; a trial whose failure was reported before is known already."""
+        error = trial.get_error()
+        lines = str(error).strip().splitlines() if error else []
+        self._study.fail(trial.config["number"], lines[0] if lines else "its process died", details=str(error))
+        self._on_event(trial.config["number"])
+
+    def debug_string(self) -> str:
+        """Name it in Tune's own logs."""
+        return "the study decides"

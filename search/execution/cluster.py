@@ -1,0 +1,88 @@
+"""Starting Ray, or joining it, with settings that are safe on a shared machine and quiet on a terminal."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from search.errors import ConfigError
+from search.study.config import ResourcesConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What the search runs on.
+
+    Attributes:
+        slots: Trials that run side by side.
+        cpus: Cores, and so threads, of each.
+        gpus: GPUs of each.
+        device: In words.
+        dashboard: Address of Ray's dashboard; "" if there is none.
+    """
+
+    slots: int
+    cpus: int
+    gpus: float
+    device: str
+    dashboard: str
+
+
+def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: bool = True) -> Cluster:
+    """Start Ray on this machine, or join a running cluster.
+
+    Args:
+        address: None starts a local one; "auto" or HOST:PORT joins.
+        resources: What one trial gets.
+        dashboard: Whether a local one serves its dashboard, on this machine only.
+
+    Raises:
+        ConfigError: If the cluster cannot be reached, or is too small for one trial.
+    """
+    try:
+        if address:
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            context = ray.init(
+                address="local",
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from None
+    _protect_token()
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    n_cpus, n_gpus = int(total.get("CPU", 0)), total.get("GPU", 0.0)
+    gpus = (1.0 if n_gpus else 0.0) if resources.gpus == "auto" else resources.gpus
+    slots = n_cpus // resources.cpus
+    if gpus:
+        slots = min(slots, int(n_gpus // gpus))
+    if slots < 1:
+        stop_ray()
+        raise ConfigError(
+            f"resources: a trial asks for {resources.cpus} CPUs and {gpus:g} GPUs; "
+            f"there are {n_cpus} CPUs and {n_gpus:g} GPUs; ask for less"
+        )
+    url = context.dashboard_url or ""
+    return Cluster(
+        slots=slots,
+        cpus=resources.cpus,
+        gpus=gpus,
+        device=f"{n_gpus:g} GPUs, {n_cpus} CPU cores" if n_gpus else f"{n_cpus} CPU cores",
+        dashboard=f"http://{url}" if url else "",
+    )
+
+
+def stop_ray() -> None:
+    """Stop the local Ray, or leave the cluster."""
+    ray.shutdown()
+
+
+def _protect_token() -> None:
+    """Ray writes the token that opens its dashboard and ports readable for everybody on the machine."""
+    token = Path("~/.ray/auth_token").expanduser()
+    if token.exists():
+        token.chmod(0o600)

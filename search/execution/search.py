@@ -1,0 +1,137 @@
+"""A search from its space file to best.yaml and the report page."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from search.errors import DONE, INTERRUPTED
+from search.execution.cluster import Cluster, start_ray, stop_ray
+from search.execution.tuner import run_trials
+from search.study.best import write_best
+from search.study.config_file import find_space, load_study_config
+from search.study.data import check_objective, describe, open_data, trial_data
+from search.study.provenance import check_same_study, describe_data, record_attempt
+from search.study.records import StudyFolder
+from search.study.study import Study
+from search.views.page import write_report
+from search.views.terminal import SearchView
+from search.views.words import configuration, duration, score_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asks for on the command line.
+
+    Attributes:
+        space: Path or name of a space file.
+        overrides: Values by dotted path that replace those of the file.
+        study: Name of the study; None takes the space's, marked where the wafers are synthetic.
+        results: Folder of all studies.
+        address: Of a Ray cluster; None starts one here.
+        dashboard: Whether a Ray started here serves its dashboard.
+    """
+
+    space: str
+    overrides: dict[str, object]
+    study: str | None
+    results: Path
+    address: str | None
+    dashboard: bool
+
+
+def search(request: Request, console: Console) -> int:
+    """Search, or go on searching; everything found is in the study's folder when this returns.
+
+    Returns:
+        The exit code: DONE, or INTERRUPTED if the same command would go on.
+
+    Raises:
+        ConfigError: If anything asked for is impossible; before any trial.
+        DataError: If the wafers cannot be used; before any trial.
+        StudyAborted: If trials fail one after the other.
+    """
+    space_file = find_space(request.space)
+    config = load_study_config(space_file, overrides=request.overrides)
+    dataset = open_data(config.data, results=request.results)
+    classes, is_synthetic = dataset.wafers.classes, dataset.wafers.is_synthetic
+    check_objective(config, classes)
+    name = request.study or (f"{config.name}-synthetic" if is_synthetic else config.name)
+    folder, data = StudyFolder((request.results / name).resolve()), describe_data(dataset)
+    check_same_study(folder, config, data)
+    console.print(describe(dataset), highlight=False, soft_wrap=True)
+    with Study(folder, config, classes=classes) as study:
+        _say_how_far(study, console)
+        if study.is_over:
+            return _finish(study, data, console, is_over=True)
+        arrays = trial_data(dataset, config.data)
+        console.print("starting Ray ...", highlight=False)
+        cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
+        try:
+            record_attempt(folder, config, data, space_text=space_file.read_text("utf-8"), device=cluster.device)
+            _say_where(cluster, console)
+            with SearchView(study, console, is_synthetic=is_synthetic) as view:
+                is_over = run_trials(study, arrays, cluster, on_event=view.on_event)
+        finally:
+            stop_ray()
+        return _finish(study, data, console, is_over=is_over)
+
+
+def _say_how_far(study: Study, console: Console) -> None:
+    limit = f", {duration(study.config.search.time)}" if study.config.search.time else ""
+    console.print(
+        f"study {study.folder.path}: {study.config.search.trials} trials{limit}, "
+        f"maximising {study.config.objective.metric} over {len(study.config.space.parameters())} parameters",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if study.records:
+        console.print(
+            f"going on after {len(study.records)} trials and {duration(study.elapsed)}; "
+            f"{len(study.paused)} were interrupted and go on first",
+            highlight=False,
+        )
+
+
+def _say_where(cluster: Cluster, console: Console) -> None:
+    console.print(
+        f"{cluster.slots} trials side by side on {cluster.device}, {cluster.cpus} CPU and {cluster.gpus:g} GPU each",
+        highlight=False,
+    )
+    if cluster.dashboard:
+        console.print(
+            f"Ray dashboard: {cluster.dashboard}  (its token: run `ray get-auth-token`; from another machine first "
+            f"`ssh -L 8265:{cluster.dashboard.removeprefix('http://')} HOST`)",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _finish(study: Study, data: dict[str, object], console: Console, *, is_over: bool) -> int:
+    best = write_best(study, data)
+    write_report(study.folder)
+    console.print()
+    console.print(
+        f"{'done' if is_over else 'interrupted'} after {duration(study.elapsed)}: {len(study.records)} trials, "
+        f"{study.count('complete')} ran to their end, {study.count('stopped')} stopped by ASHA, "
+        f"{study.count('infeasible')} infeasible, {study.count('failed')} failed, {len(study.paused)} paused",
+        highlight=False,
+    )
+    target = study.folder.name if study.folder.path.parent.name == "results" else str(study.folder.path)
+    if best is None or best.scores is None:
+        console.print("no trial ran to its end, so there is no best.yaml; give it more time: --time", highlight=False)
+    else:
+        words = configuration(best.config, study.config.space)
+        mark = "SYNTHETIC, " if data["synthetic"] else ""
+        console.print(f"best: trial {best.number}: {words}", highlight=False, soft_wrap=True)
+        title = f"trial {best.number} on validation ({mark}%, one seed)"
+        console.print(score_table(best.scores, study.classes, title=title))
+        console.print(f"best configuration  {study.folder.best}", highlight=False, soft_wrap=True)
+        console.print(f"report              {study.folder.report}", highlight=False, soft_wrap=True)
+        console.print(f"next                python -m search.retrain {shlex.quote(target)}", highlight=False)
+    if not is_over:
+        console.print("the same command goes on from here", highlight=False)
+    elif study.is_out_of_time and not study.is_judged:
+        console.print("the time is used up; a larger --time goes on from here", highlight=False)
+    return DONE if is_over else INTERRUPTED

@@ -1,0 +1,122 @@
+"""One slot of the search: a Ray actor that trains one trial after the other.
+
+Actors are reused, so that torch, the device and the data stay warm between trials. What happens to a trial is reported
+as a result; the actor itself fails only when its process can no longer be trusted.
+"""
+
+import json
+import traceback
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+from torch import nn
+
+from data_pipeline.batches import wrap_arrays
+from search.errors import TrialFailed
+from search.study.checkpoints import load_checkpoint, save_checkpoint
+from search.study.rows import report_from_row, report_to_row
+from search.trial.params import from_flat
+from search.trial.training import EpochReport, Evaluation, TrialData, train_and_evaluate
+
+OK, REJECTED, FAILED = "ok", "rejected", "failed"
+
+
+class WaferTrial(tune.Trainable):
+    """Trains what its config says, one nominal epoch per step.
+
+    The config holds `number`, `params` (flat, as JSON), `epochs_done`, `checkpoint` (a path), `cpus` and `gpus`.
+    """
+
+    @classmethod
+    def default_resource_request(cls, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        """Ask for what one trial gets; `tune.with_resources` would hide this class's name from the dashboard."""
+        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+
+    def setup(self, config: dict[str, Any], arrays: Mapping[str, Any] | None = None) -> None:
+        """Put the data on the device, once per actor.
+
+        Args:
+            config: See the class.
+            arrays: From `share_arrays`: read-only, one copy per machine.
+        """
+        assert arrays is not None
+        torch.set_num_threads(config["cpus"])
+        self._device = torch.device("cuda" if torch.cuda.is_available() and config["gpus"] else "cpu")
+        self._classes: tuple[str, ...] = arrays["classes"]
+        self._image_size: int = arrays["image_size"]
+        self._data = TrialData(
+            train=wrap_arrays(arrays["train_maps"], arrays["train_labels"]),
+            val=wrap_arrays(arrays["val_maps"], arrays["val_labels"]),
+            n_classes=len(self._classes),
+            epoch_samples=arrays["epoch_samples"],
+        ).to(self._device)
+        self._broken: str | None = None
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take on the next trial. Never raises nor refuses: Tune would then lose the trial without telling anyone."""
+        self._config = new_config
+        self._training: Generator[Evaluation, None, nn.Module] | None = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train one nominal epoch and report it, or report why that is impossible."""
+        if self._broken:
+            raise RuntimeError(self._broken)  # Tune then removes this actor and starts a fresh process
+        try:
+            report = self._next_report()
+        except TrialFailed as failure:
+            return self._end(REJECTED, str(failure))
+        except torch.OutOfMemoryError as error:
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            self._training = None
+            torch.cuda.empty_cache()
+            return self._end(REJECTED, f"out of memory (peak {peak:.2f} GiB): {str(error).splitlines()[0]}")
+        except Exception as error:  # noqa: BLE001 - reported to the study, with its traceback
+            self._broken = f"{type(error).__name__}: {error}"
+            return {"outcome": FAILED, "reason": self._broken, "traceback": traceback.format_exc()}
+        return {"outcome": OK, "row": json.dumps(report_to_row(report, self._classes))}
+
+    def cleanup(self) -> None:
+        """Let the training go."""
+        self._training = None
+
+    def _next_report(self) -> EpochReport:
+        path, key = Path(self._config["checkpoint"]), self._config["params"]
+        if self._training is None:
+            saved = load_checkpoint(path, key=key)
+            params = from_flat(json.loads(key), where="trial", image_size=self._image_size)
+            self._training = train_and_evaluate(
+                params,
+                self._data,
+                generator=torch.Generator().manual_seed(params.seed),
+                state=saved[1] if saved else None,
+            )
+            if saved and saved[0].epoch > self._config["epochs_done"]:
+                return saved[0]  # a crash came between writing the checkpoint and recording its report
+        evaluation = next(self._training)
+        save_checkpoint(path, evaluation, classes=self._classes, key=key)
+        return evaluation.report
+
+    def _end(self, outcome: str, reason: str) -> dict[str, Any]:
+        self._training = None
+        return {"outcome": outcome, "reason": reason}
+
+
+def read_report(result: Mapping[str, Any]) -> EpochReport:
+    """Read the report out of a result of `WaferTrial.step`."""
+    return report_from_row(json.loads(result["row"]))
+
+
+def share_arrays(data: TrialData, *, classes: tuple[str, ...], image_size: int) -> dict[str, Any]:
+    """Collect what every slot needs, as plain arrays that Ray can share without copying."""
+    assert data.val is not None
+    arrays: dict[str, Any] = {"classes": classes, "image_size": image_size, "epoch_samples": data.epoch_samples}
+    for name, part in (("train", data.train), ("val", data.val)):
+        arrays[f"{name}_maps"] = np.ascontiguousarray(part.maps.numpy())
+        arrays[f"{name}_labels"] = np.ascontiguousarray(part.labels.numpy())
+    return arrays

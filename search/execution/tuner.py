@@ -1,0 +1,69 @@
+"""Running a study's trials on Ray Tune until there is nothing left to run."""
+
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ray import tune
+
+from search.errors import StudyAborted
+from search.execution.adapters import StudyScheduler, StudySearcher
+from search.execution.cluster import Cluster
+from search.execution.trainable import WaferTrial, share_arrays
+from search.study.study import Study
+from search.trial.training import TrialData
+
+
+def run_trials(study: Study, data: TrialData, cluster: Cluster, *, on_event: Callable[[int], None]) -> bool:
+    """Run trials until the study is over.
+
+    Args:
+        study: Asks, records and decides.
+        data: Training and validation wafers, on the CPU.
+        cluster: From `start_ray`.
+        on_event: Called with a trial's number after each of its reports, and when it ends.
+
+    Returns:
+        True if the study is over, False if it was interrupted by SIGINT or SIGTERM.
+
+    Raises:
+        StudyAborted: If trials failed one after the other.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    arrays = share_arrays(data, classes=study.classes, image_size=study.config.data.image_size)
+    with tempfile.TemporaryDirectory(prefix="wafer-search-") as scratch, _sigterm_as_sigint():
+        tuner = tune.Tuner(
+            tune.with_parameters(WaferTrial, arrays=arrays),
+            tune_config=tune.TuneConfig(
+                search_alg=StudySearcher(study, resources={"cpus": cluster.cpus, "gpus": cluster.gpus}),
+                scheduler=StudyScheduler(study, on_event=on_event),
+                num_samples=-1,
+                max_concurrent_trials=cluster.slots,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                name="tune",
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        tuner.fit()
+    if study.abort_reason:
+        raise StudyAborted(study.abort_reason)
+    return study.is_over
+
+
+@contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Schedulers of clusters stop with SIGTERM, on which Tune would save nothing."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

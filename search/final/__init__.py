@@ -1,0 +1,1 @@
+"""After the search: the final training, its model file, and the locked test."""

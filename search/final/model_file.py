@@ -1,0 +1,105 @@
+"""One file that holds a trained model and everything it takes to use it; it loads without running any code."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models import ModelError, build_model
+from search.errors import ConfigError
+from search.study.records import write_atomically
+from search.trial.params import Precision, from_flat
+from search.trial.vocabulary import Scalar
+
+_FORMAT = 1
+_COPIED = ("image_size", "on", "data_fingerprint", "split_fingerprint", "is_synthetic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedModel:
+    """A model and what it was trained with.
+
+    Attributes:
+        model: Maps (N, 2, image_size, image_size), the channels of passing and failing dies, to logits (N, K).
+        config: The flat configuration, every value.
+        classes: Names of the K classes, in the order of the logits.
+        image_size: Side to which maps are encoded, in pixels, by `data_pipeline.encode`.
+        on: "train" or "train+val".
+        data_fingerprint: Of all wafers of the data set.
+        split_fingerprint: Of their division: its test part is unseen.
+        is_synthetic: Whether it was trained on synthetic wafers.
+    """
+
+    model: nn.Module
+    config: Mapping[str, Scalar]
+    classes: tuple[str, ...]
+    image_size: int
+    on: str
+    data_fingerprint: str
+    split_fingerprint: str
+    is_synthetic: bool
+
+    @property
+    def precision(self) -> Precision:
+        """What it was trained to compute in, and is judged in."""
+        precision: Precision = self.config["precision"]  # type: ignore[assignment]
+        return precision
+
+
+def save_model(trained: TrainedModel, path: Path) -> None:
+    """Write a model atomically: tensors, numbers, words and lists of these, no pickled object."""
+    content = {
+        "format": _FORMAT,
+        "config": dict(trained.config),
+        "classes": list(trained.classes),
+        "channels": ["passing dies", "failing dies"],
+        **{key: getattr(trained, key) for key in _COPIED},
+        "state_dict": {name: tensor.cpu() for name, tensor in trained.model.state_dict().items()},
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_model(path: Path) -> TrainedModel:
+    """Read a model file, onto the CPU and in evaluation mode.
+
+    Raises:
+        ConfigError: If the file is missing, damaged, hostile, or of another format or architecture.
+    """
+    content = _read(path)
+    try:
+        config: dict[str, Scalar] = content["config"]
+        # The file holds all tensors: what they grew from need not be there any more.
+        grown = {key: "none" for key in config if key.endswith((".weights", ".freeze"))}
+        params = from_flat(config | grown, where=str(path), image_size=content["image_size"])
+        model = build_model(params.model.name, n_classes=len(content["classes"]), options=params.model.options, seed=0)
+        model.load_state_dict(content["state_dict"])
+        return TrainedModel(
+            model=model.eval(),
+            config=config,
+            classes=tuple(content["classes"]),
+            **{key: content[key] for key in _COPIED},
+        )
+    except (KeyError, TypeError, AttributeError, RuntimeError, ModelError) as error:
+        raise ConfigError(f"{path}: does not fit this version ({_first_line(error)})") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; train it with `python -m search.retrain`") from None
+    except Exception as error:  # noqa: BLE001 - torch.load raises whatever a broken or hostile file leads it to
+        raise ConfigError(f"{path}: is not a model file of ours, or damaged ({_first_line(error)})") from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ConfigError(f"{path}: is not a model file of format {_FORMAT}")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

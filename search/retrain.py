@@ -1,0 +1,54 @@
+"""Train the best configuration for good: python -m search.retrain STUDY. Interrupted, the same command goes on."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from search.errors import ConfigError, exit_code
+from search.final.retraining import TRAIN, TRAIN_VAL, RetrainRequest, retrain
+from search.study.records import RESULTS, find_study
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m search.retrain", description=__doc__)
+    parser.add_argument("study", nargs="?", help="a study's folder, or its name below --results")
+    parser.add_argument("--config", type=Path, help="a best.yaml to use instead of a study's; needs --out")
+    parser.add_argument("--on", choices=(TRAIN, TRAIN_VAL), default=TRAIN, help="wafers to learn from (default: train)")
+    parser.add_argument("--data", help="where the study's wafers lie now")
+    parser.add_argument("--seed", type=int, help="instead of the trial's")
+    parser.add_argument("--threads", type=int, help="CPU threads; other than the trial's, the last digits may differ")
+    parser.add_argument("--out", type=Path, help="folder for the model (default: final/ in the study)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of all studies (default: %(default)s)")
+    given = parser.parse_args(arguments)
+
+    def run() -> int:
+        if (given.study is None) == (given.config is None) or (given.config and not given.out):
+            raise ConfigError("give either a study, or --config best.yaml with --out FOLDER")
+        if given.threads is not None and given.threads < 1:
+            raise ConfigError(f"--threads: must be at least 1; got {given.threads}")
+        if given.seed is not None and not 0 <= given.seed < 2**31:
+            raise ConfigError(f"--seed: must be in [0, 2147483648); got {given.seed}")
+        folder = find_study(given.study, results=given.results) if given.study else None
+        best = folder.best if folder else given.config
+        if not best.is_file():
+            raise ConfigError(f"{best}: no such file; a search writes it once a trial has run to its end")
+        request = RetrainRequest(
+            best=best,
+            out=given.out or folder.final,  # type: ignore[union-attr]
+            results=given.results,
+            on=given.on,
+            data=given.data,
+            seed=given.seed,
+            threads=given.threads,
+        )
+        return retrain(request, Console())
+
+    return exit_code(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One study: its space, its trials, its judge, its files. Free of Ray, so that anything can drive it."""

@@ -1,0 +1,38 @@
+"""Where a training stands, on disk: its last report, and what it takes to go on from there."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.study.records import write_atomically
+from search.study.rows import report_from_row, report_to_row
+from search.trial.training import EpochReport, Evaluation, State
+
+
+def save_checkpoint(path: Path, evaluation: Evaluation, *, classes: tuple[str, ...], key: str) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        path: Where to.
+        evaluation: What `train_and_evaluate` has just yielded.
+        classes: Names of the K classes.
+        key: Says which training this is; only the same training may go on from it.
+    """
+    buffer = io.BytesIO()
+    report = json.dumps(report_to_row(evaluation.report, classes))
+    torch.save({"key": key, "report": report, "state": evaluation.state}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, *, key: str) -> tuple[EpochReport, State] | None:
+    """Read a checkpoint; None if there is none, it is damaged, or it belongs to another training."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if content["key"] != key:
+            return None
+        return report_from_row(json.loads(content["report"])), content["state"]
+    except Exception:  # noqa: BLE001 - torch raises anything on a damaged file; training then starts from the beginning
+        return None

@@ -1,0 +1,138 @@
+"""StudyConfig: everything that makes a study what it is, with all defaults."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from search.study.objective import Objective
+from search.study.space import Space, to_tree
+from search.trial.vocabulary import Scalar
+
+
+class Section(BaseModel):
+    """A part of the file: immutable, no unknown key, no value of another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SplitConfig(Section):
+    """How the wafers are divided."""
+
+    by: Literal["lot"] = Field("lot", description="Wafers of one lot, and identical maps, stay together.")
+    val: float = Field(0.20, gt=0, lt=1, description="Share for validation.")
+    test: float = Field(0.15, gt=0, lt=1, description="Share for the locked test.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Of the division.")
+
+
+class DataConfig(Section):
+    """What is trained on."""
+
+    wafers: str = Field("auto", description="A file; auto: data/wafers.parquet if there, else synthetic; synthetic.")
+    synthetic_wafers: int = Field(6000, ge=600, le=1_000_000, description="How many, where they are synthetic.")
+    image_size: int = Field(40, ge=8, le=512, description="Side of the encoded maps, in pixels.")
+    epoch_samples: int = Field(18_000, ge=32, le=100_000_000, description="Wafers drawn in a nominal epoch.")
+    split: SplitConfig = SplitConfig()
+
+
+class AshaConfig(Section):
+    """When losing trials are stopped."""
+
+    first_rung: int = Field(2, ge=1, description="First epoch after which a trial may be stopped.")
+    factor: int = Field(3, ge=2, le=10, description="One of how many goes on, and the distance between rungs.")
+
+    @field_validator("first_rung", mode="before")
+    @classmethod
+    def _read_epochs(cls, value: Any) -> Any:
+        found = re.fullmatch(r"(\d+) epochs?", value) if isinstance(value, str) else None
+        return int(found[1]) if found else value
+
+
+class StopConfig(Section):
+    """The judge."""
+
+    asha: AshaConfig = AshaConfig()
+
+
+class SearchConfig(Section):
+    """How long and how the search goes."""
+
+    trials: int = Field(24, ge=1, le=1_000_000, description="Trials to judge: run to their end, or stopped.")
+    time: float | None = Field(None, gt=0, description="Over all attempts: 20m, 1h30m, or seconds; null: no end.")
+    sampler: Literal["tpe", "random"] = Field("tpe", description="Who proposes configurations.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Of the sampler.")
+    stop: StopConfig | None = Field(StopConfig(), description="null: every trial runs to its end.")
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _read_duration(cls, value: Any) -> Any:
+        return parse_duration(value) if isinstance(value, str) else value
+
+
+class ResourcesConfig(Section):
+    """What one trial gets."""
+
+    cpus: int = Field(1, ge=1, le=1024, description="Cores, and so threads, per trial.")
+    gpus: Literal["auto"] | float = Field("auto", description="GPUs per trial; auto: 1 where there are any, else 0.")
+
+    @field_validator("gpus")
+    @classmethod
+    def _check_gpus(cls, value: Any) -> Any:
+        if value != "auto" and not (0 <= value <= 1 or value == int(value) <= 64):
+            raise ValueError("must be auto, a share in [0, 1] or a whole number")
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyConfig:
+    """Everything that makes a study what it is.
+
+    Attributes:
+        name: Of the space; the study is called so unless the command line says otherwise.
+        data: What is trained on.
+        space: What may be tried.
+        objective: What is maximised.
+        first: Flat, partial configurations that are tried before the sampler's own.
+        search: How long and how.
+        resources: What one trial gets.
+    """
+
+    name: str
+    data: DataConfig
+    space: Space
+    objective: Objective
+    first: tuple[Mapping[str, Scalar], ...]
+    search: SearchConfig
+    resources: ResourcesConfig
+
+    def to_tree(self) -> dict[str, Any]:
+        """Write it, all defaults filled in, in the form in which YAML files hold it."""
+        return {
+            "name": self.name,
+            "data": self.data.model_dump(),
+            "space": to_tree(self.space.nodes),
+            "objective": self.objective.to_tree(),
+            "first": [dict(point) for point in self.first],
+            "search": self.search.model_dump(),
+            "resources": self.resources.model_dump(),
+        }
+
+
+def parse_duration(text: str) -> float:
+    """Read "90s", "20m", "2h", "1d" or "1h30m"; a bare number counts seconds.
+
+    Raises:
+        ValueError: If it is none of these.
+
+    Example:
+        >>> parse_duration("1h30m")
+        5400.0
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError("must be a duration such as 90s, 20m, 2h or 1h30m")
+    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[unit] for number, unit in parts)

@@ -1,0 +1,199 @@
+"""From a space file to a StudyConfig: found, read, and checked down to what would only fail in a trial."""
+
+import importlib.resources
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from search.errors import ConfigError
+from search.study.config import DataConfig, ResourcesConfig, SearchConfig, Section, StudyConfig
+from search.study.grammar import parse_space
+from search.study.objective import METRICS, Objective
+from search.study.problems import Problems
+from search.study.space import Choice, Constant, Range, Space
+from search.study.strict_yaml import read_yaml
+from search.trial.vocabulary import nearest
+
+# Parts of the grammar that are designed but not built; to ignore them silently would be worse than to lack them.
+_NOT_YET = ("forbid", "constraints", "confirm")
+_SECTIONS = ("name", "data", "space", "objective", "first", "search", "resources")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "a word",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_Section = TypeVar("_Section", bound=Section)
+
+
+def find_space(asked: str) -> Path:
+    """Find a space file: by path first, then by name among the shipped ones.
+
+    Raises:
+        ConfigError: With the spaces that are shipped.
+    """
+    if Path(asked).is_file():
+        return Path(asked).resolve()
+    shipped = Path(str(importlib.resources.files("configs")))
+    for candidate in (shipped / asked, shipped / f"{asked}.yaml"):
+        if candidate.is_file():
+            return candidate
+    names = sorted(path.name for path in shipped.glob("*.yaml"))
+    raise ConfigError(f"{asked}: no such file, and no shipped space of that name; {nearest(asked, names)}")
+
+
+def load_study_config(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read one space file and check all of it before anything is trained.
+
+    Args:
+        path: YAML file.
+        overrides: Values by dotted path, such as "search.trials", that replace those of the file.
+
+    Raises:
+        ConfigError: With every problem found, one line each.
+    """
+    tree, lines = read_yaml(path)
+    problems = Problems(path, lines)
+    if not isinstance(tree, dict):
+        problems.add((), f"must be a mapping with the keys {', '.join(_SECTIONS)}")
+        problems.raise_if_any()
+    for key, value in (overrides or {}).items():
+        section, _, leaf = key.partition(".")
+        if isinstance(tree.setdefault(section, {}), dict):
+            tree[section][leaf] = value
+    for key in tree:
+        if key in _NOT_YET:
+            problems.add((key,), "is not supported yet; remove it")
+        elif key not in _SECTIONS:
+            problems.add((key,), f"unknown key; {nearest(key, list(_SECTIONS))}")
+    data = read_section(DataConfig, tree, "data", problems)
+    search = read_section(SearchConfig, tree, "search", problems)
+    config = StudyConfig(
+        name=_read_name(tree.get("name", path.stem), problems),
+        data=data,
+        space=parse_space(tree.get("space"), problems, image_size=data.image_size),
+        objective=_read_objective(tree.get("objective", {}), problems),
+        first=tuple(tree["first"]) if isinstance(tree.get("first"), list) else (),
+        search=search,
+        resources=read_section(ResourcesConfig, tree, "resources", problems),
+    )
+    _check_first(tree.get("first", []), config.space, problems)
+    _check_together(config, problems)
+    problems.raise_if_any()
+    return config
+
+
+def read_section(kind: type[_Section], tree: Mapping[str, Any], key: str, problems: Problems) -> _Section:
+    """Read one section; its defaults where it is absent, and where it is wrong, which is noted."""
+    try:
+        return kind.model_validate(tree.get(key) if tree.get(key) is not None else {})
+    except ValidationError as error:
+        for entry in error.errors():
+            path = (key, *(part for part in entry["loc"] if not _is_type_tag(part)))
+            problems.add(path, _describe(kind, entry))
+        return kind()
+
+
+def _is_type_tag(part: str | int) -> bool:
+    """Pydantic puts the members of a union into the path."""
+    return isinstance(part, str) and (part.startswith("literal[") or part in ("float", "int"))
+
+
+def _describe(kind: type[BaseModel], entry: Any) -> str:
+    """Turn one of pydantic's errors into a line of ours."""
+    got, context = f"; got {entry['input']!r}", entry.get("ctx", {})
+    match entry["type"]:
+        case "extra_forbidden":
+            return f"unknown key; {nearest(str(entry['loc'][-1]), _fields_at(kind, entry['loc'][:-1]))}"
+        case "literal_error":
+            return f"must be {context['expected'].replace(chr(39), '')}{got}"
+        case "value_error":
+            return f"{str(entry['msg']).removeprefix('Value error, ')}{got}"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            [limit] = context.values()
+            sign = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+            return f"must be {sign[entry['type']]} {limit:g}{got}"
+    return f"must be {_TYPES.get(entry['type'], 'something else: ' + str(entry['msg']))}{got}"
+
+
+def _fields_at(kind: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """List the keys that the section at `path` inside `kind` knows."""
+    for part in path:
+        annotation = kind.model_fields[str(part)].annotation
+        kind = next(t for t in (annotation, *get_args(annotation)) if hasattr(t, "model_fields"))
+    return list(kind.model_fields)
+
+
+def _read_name(value: Any, problems: Problems) -> str:
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return value
+    problems.add(("name",), f"must be letters, digits, '.', '_' or '-', at most 80; got {value!r}")
+    return "unnamed"
+
+
+def _read_objective(tree: Any, problems: Problems) -> Objective:
+    if not isinstance(tree, dict) or set(tree) - {"maximize", "weights"} or len(tree) > 1:
+        forms = f"{{maximize: {' or '.join(METRICS)}}} or {{weights: {{CLASS: number}}}}"
+        problems.add(("objective",), f"must be {forms}; got {tree!r}")
+        return Objective()
+    if "weights" in tree:
+        weights = tree["weights"]
+        good = (
+            isinstance(weights, dict)
+            and weights
+            and all(
+                isinstance(w, int | float) and not isinstance(w, bool) and 0 < w < float("inf")
+                for w in weights.values()
+            )
+        )
+        if not good:
+            problems.add(("objective", "weights"), f"must map classes to numbers above 0; got {weights!r}")
+            return Objective()
+        return Objective(metric="weighted_f1", weights=weights)
+    metric = tree.get("maximize", Objective().metric)
+    if metric not in METRICS:
+        problems.add(("objective", "maximize"), f"unknown metric {metric!r}; {nearest(str(metric), list(METRICS))}")
+    return Objective(metric=str(metric))
+
+
+def _check_first(points: Any, space: Space, problems: Problems) -> None:
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        problems.add(("first",), f"must be a list of mappings from parameters to values; got {points!r}")
+        return
+    known = dict(space.walk())
+    for i, point in enumerate(points):
+        for name, value in point.items():
+            if name not in known:
+                problems.add(("first", i, name), f"is not in the space; {nearest(name, known)}")
+            elif not space.contains(name, value):
+                allowed = " or ".join(repr(v) for v in space.values_of(name))
+                between = "in " + str(list(space.values_of(name))) if isinstance(known[name], Range) else allowed
+                problems.add(("first", i, name), f"must be {between}; got {value!r}")
+
+
+def _check_together(config: StudyConfig, problems: Problems) -> None:
+    split, asha = config.data.split, config.search.stop.asha if config.search.stop else None
+    if split.val + split.test >= 1:
+        problems.add(("data", "split"), f"val + test must be below 1; got {split.val} + {split.test}")
+    longest = max((int(v) for v in config.space.values_of("epochs")), default=10)
+    if asha and asha.first_rung >= longest and longest > 1:
+        problems.add(
+            ("search", "stop", "asha", "first_rung"),
+            f"must be below the longest schedule ({longest} epochs); got {asha.first_rung} epochs; "
+            "every trial would run to its end",
+        )
+    for name, node in config.space.walk():
+        if name.split(".")[-1] != "batch_size" or not isinstance(node, Choice | Constant | Range):
+            continue
+        largest = max(int(v) for v in config.space.values_of(name))
+        if largest > config.data.epoch_samples:
+            problems.add(
+                ("space", *name.replace(".", ".choose.", 1).split(".")),
+                f"must be at most data.epoch_samples ({config.data.epoch_samples}); got {largest}",
+            )

@@ -1,0 +1,74 @@
+"""What a study's data section names, opened."""
+
+from pathlib import Path
+
+from data_pipeline.dataset import Dataset, open_dataset
+from search.errors import ConfigError
+from search.study.config import DataConfig, StudyConfig
+from search.trial.training import TrialData
+from search.trial.vocabulary import nearest
+
+
+def open_data(config: DataConfig, *, results: Path) -> Dataset:
+    """Load and divide the wafers; encoded maps are kept in `results`/.cache.
+
+    Raises:
+        DataError: If the wafers cannot be used.
+    """
+    return open_dataset(
+        config.wafers,
+        synthetic_wafers=config.synthetic_wafers,
+        image_size=config.image_size,
+        val=config.split.val,
+        test=config.split.test,
+        seed=config.split.seed,
+        cache=results / ".cache",
+    )
+
+
+def trial_data(dataset: Dataset, config: DataConfig) -> TrialData:
+    """Encode what a trial may see, on the CPU."""
+    return TrialData(
+        train=dataset.encode("train"),
+        val=dataset.encode("val"),
+        n_classes=len(dataset.wafers.classes),
+        epoch_samples=config.epoch_samples,
+    )
+
+
+def check_objective(config: StudyConfig, classes: tuple[str, ...]) -> None:
+    """Check that the classes which the objective weighs exist in the data.
+
+    Raises:
+        ConfigError: With the nearest class.
+    """
+    for name in config.objective.weights:
+        if name not in classes:
+            raise ConfigError(f"objective.weights.{name}: no such class in the data; {nearest(name, list(classes))}")
+
+
+def check_same_data(dataset: Dataset, *, fingerprint: str, split_fingerprint: str) -> None:
+    """Check that the wafers and their division are those of a search.
+
+    Raises:
+        ConfigError: If they are not: what was validation or test then could be training now.
+    """
+    found = (dataset.wafers.fingerprint, dataset.splits.fingerprint)
+    if found != (fingerprint, split_fingerprint):
+        raise ConfigError(
+            f"{dataset.wafers.source}: has the fingerprint {found[0]} and the split {found[1]}; the study was made "
+            f"with {fingerprint} and {split_fingerprint}; give the same wafers by --data"
+        )
+
+
+def describe(dataset: Dataset) -> str:
+    """Say what was loaded and what was proved about it, for people."""
+    wafers, splits = dataset.wafers, dataset.splits
+    counts = ", ".join(f"{name} {n:,}" for name, n in zip(wafers.classes, wafers.counts(), strict=True))
+    parts = ", ".join(f"{part} {len(splits.part(part)):,}" for part in ("train", "val", "test"))
+    return (
+        f"{'SYNTHETIC ' if wafers.is_synthetic else ''}wafers: {wafers.source}\n"
+        f"  {len(wafers):,} wafers: {counts}\n"
+        f"  split {splits.fingerprint}: {parts} (locked)\n"
+        f"  proved: {dataset.leak_check}"
+    )

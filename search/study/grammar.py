@@ -1,0 +1,180 @@
+"""From the `space` part of a YAML file to a Space, with every value in it checked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from search.study.problems import Problems
+from search.study.space import Branch, Choice, Constant, Node, Range, Space
+from search.study.strict_yaml import KeyPath
+from search.trial.params import FIELDS, check_key, check_value, try_options
+from search.trial.vocabulary import CHOICES, Scalar, nearest, options_of
+
+_RANGE_KEYS = ("low", "high", "log", "step")
+
+
+def parse_space(tree: Any, problems: Problems, *, image_size: int) -> Space:
+    """Read the space and check it down to the ends of every range.
+
+    Beyond the form, this tries the options of every branch on the real factories, so that a dropout of 1.2 or
+    unreachable weights are found before any trial.
+
+    Args:
+        tree: What stands under `space`.
+        problems: Where problems are noted; the space is of use only if there are none.
+        image_size: Pixels per side that the models would get.
+    """
+    if not isinstance(tree, dict) or not tree:
+        problems.add(("space",), f"must hold at least one parameter; known: {', '.join([*CHOICES, *FIELDS])}")
+        return Space({})
+    nodes = _parse_level(tree, ("space",), prefix="", problems=problems)
+    _check_unique_fields(nodes, problems)
+    for choice in CHOICES:
+        _try_all_options(choice, nodes.get(choice), problems, image_size=image_size)
+    return Space(nodes)
+
+
+def _parse_level(tree: Mapping[str, Any], path: KeyPath, *, prefix: str, problems: Problems) -> dict[str, Node]:
+    nodes: dict[str, Node] = {}
+    for key, value in tree.items():
+        name, here = prefix + key, (*path, key)
+        problem = f"{name}: put it under `choose`" if "." in key else check_key(name)
+        if problem:
+            problems.add(here, problem.removeprefix(f"{name}: "))
+            continue
+        node = _parse_node(value, here, name=name, problems=problems)
+        if node is not None:
+            nodes[key] = node
+    return nodes
+
+
+def _parse_node(value: Any, path: KeyPath, *, name: str, problems: Problems) -> Node | None:
+    if isinstance(value, dict) and "choose" in value:
+        return _parse_branch(value, path, name=name, problems=problems)
+    if isinstance(value, dict):
+        return _parse_range(value, path, name=name, problems=problems)
+    if isinstance(value, list):
+        return _parse_choice(value, path, name=name, problems=problems)
+    return Constant(value) if _check(name, value, path, problems) else None
+
+
+def _parse_choice(values: list[Any], path: KeyPath, *, name: str, problems: Problems) -> Node | None:
+    if not values:
+        problems.add(path, "must list at least one value")
+        return None
+    good = [_check(name, value, (*path, i), problems) for i, value in enumerate(values)]
+    if all(good) and len(set(values)) < len(values):
+        problems.add(path, f"lists a value twice; got {values!r}")
+    return Choice(tuple(values)) if all(good) else None
+
+
+def _parse_branch(tree: dict[str, Any], path: KeyPath, *, name: str, problems: Problems) -> Node | None:
+    options = tree["choose"]
+    if name not in CHOICES:
+        problems.add(path, f"only {', '.join(CHOICES)} can branch; write a list or {{low: ..., high: ...}}")
+        return None
+    if len(tree) > 1:
+        problems.add(path, f"nothing may stand beside `choose`; got {', '.join(k for k in tree if k != 'choose')}")
+    if not isinstance(options, dict) or not options:
+        problems.add((*path, "choose"), "must be a mapping from each option to its own sub-space ({} if it has none)")
+        return None
+    branches: dict[str, Mapping[str, Node]] = {}
+    for option, inner in options.items():
+        here = (*path, "choose", option)
+        if option not in CHOICES[name]:
+            problems.add(here, f"unknown {name}; {nearest(option, CHOICES[name])}")
+        elif inner is not None and not isinstance(inner, dict):
+            problems.add(here, f"must be a mapping of parameters, {{}} if there are none; got {inner!r}")
+        else:
+            branches[option] = _parse_level(inner or {}, here, prefix=f"{name}.{option}.", problems=problems)
+    return Branch(branches) if branches else None
+
+
+def _parse_range(tree: dict[str, Any], path: KeyPath, *, name: str, problems: Problems) -> Node | None:
+    for key in tree:
+        if key not in _RANGE_KEYS:
+            problems.add((*path, key), f"unknown key of a range; {nearest(key, list(_RANGE_KEYS))}")
+            return None
+    for key in ("low", "high", *(["step"] if "step" in tree else [])):
+        value = tree.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            problems.add((*path, key) if key in tree else path, f"a range needs {key} as a number; got {value!r}")
+            return None
+    low, high, log, step = tree["low"], tree["high"], tree.get("log", False), tree.get("step")
+    if not isinstance(log, bool):
+        problems.add((*path, "log"), f"must be true or false; got {log!r}")
+        return None
+    checks = [
+        (low < high, "low", f"must be below high ({high}); got {low}"),
+        (not log or low > 0, "low", f"must be > 0 when log is true; got {low}"),
+        (not (log and step), "step", "cannot go together with log: true"),
+        (step is None or 0 < step <= high - low, "step", f"must be in (0, {high - low:g}]; got {step}"),
+        (
+            isinstance(low, int) == isinstance(high, int),
+            "high",
+            f"must be whole, or not, as low ({low}) is; got {high}",
+        ),
+    ]
+    for good, key, what in checks:
+        if not good:
+            problems.add((*path, key), what)
+            return None
+    ends = [_check(name, end, (*path, key), problems) for key, end in (("low", low), ("high", high))]
+    return Range(low, high, log, step) if all(ends) else None
+
+
+def _check(name: str, value: Any, path: KeyPath, problems: Problems) -> bool:
+    if not isinstance(value, bool | int | float | str):
+        problems.add(path, f"must be a number or a word; got {value!r}")
+        return False
+    problem = check_value(name, value)
+    if problem:
+        problems.add(path, problem.removeprefix(f"{name}: "))
+    return problem is None
+
+
+def _check_unique_fields(nodes: Mapping[str, Node], problems: Problems) -> None:
+    """A field such as lr may stand at the top or in the branches of one choice, or it would be set twice."""
+    owner: dict[str, str] = {name: "the top" for name in nodes if name in FIELDS}
+    for choice, node in nodes.items():
+        for option, inner in node.options.items() if isinstance(node, Branch) else ():
+            for leaf in inner:
+                if leaf in options_of(choice, option):
+                    continue
+                if owner.setdefault(leaf, choice) != choice:
+                    path = ("space", choice, "choose", option, leaf)
+                    problems.add(path, f"is set at {owner[leaf]} too; which one counts would be unclear")
+
+
+def _try_all_options(choice: str, node: Node | None, problems: Problems, *, image_size: int) -> None:
+    """Try the constants of each branch together, with each end of every other parameter in turn."""
+    match node:
+        case Branch(options):
+            branches = dict(options)
+        case Constant(name):
+            branches = {str(name): {}}
+        case Choice(names):
+            branches = {str(name): {} for name in names}
+        case _:
+            return
+    for name, inner in branches.items():
+        path: KeyPath = ("space", choice) if not isinstance(node, Branch) else ("space", choice, "choose", name)
+        own = {leaf: inner[leaf] for leaf in inner if leaf in options_of(choice, name)}
+        fixed: dict[str, Scalar] = {leaf: part.value for leaf, part in own.items() if isinstance(part, Constant)}
+        problem = try_options(choice, name, fixed, image_size=image_size)
+        if problem:
+            problems.add(path, problem)
+            continue
+        for leaf, part in own.items():
+            for value in _ends(part):
+                problem = try_options(choice, name, fixed | {leaf: value}, image_size=image_size)
+                if problem:
+                    problems.add((*path, leaf), problem.removeprefix(f"{leaf} "))
+
+
+def _ends(node: Node) -> tuple[Scalar, ...]:
+    match node:
+        case Choice(values):
+            return values
+        case Range(low, high):
+            return (low, high)
+    return ()

@@ -1,0 +1,180 @@
+"""Where a study lives on disk, and how its files are written."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from search.errors import ConfigError
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """The files of one study; see DESIGN in docs/architecture.md for what each holds."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        return self.path.name
+
+    @property
+    def space(self) -> Path:
+        """The space as the user gave it."""
+        return self.path / "space.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """The space with all defaults."""
+        return self.path / "resolved.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        """Versions, device, fingerprints, command of each attempt."""
+        return self.path / "provenance.json"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna study: the truth."""
+        return self.path / "study.journal"
+
+    @property
+    def trials(self) -> Path:
+        """One JSON line per epoch of every trial."""
+        return self.path / "trials.jsonl"
+
+    @property
+    def best(self) -> Path:
+        """The configuration to retrain."""
+        return self.path / "best.yaml"
+
+    @property
+    def final(self) -> Path:
+        """Folder of the retrained model and its numbers."""
+        return self.path / "final"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
+
+    def checkpoint(self, trial: int) -> Path:
+        """Where a running trial keeps its last state."""
+        return self.path / "checkpoints" / f"trial-{trial:04d}.pt"
+
+    def failure(self, trial: int) -> Path:
+        """Traceback of a trial that broke."""
+        return self.path / "failures" / f"trial-{trial:04d}.txt"
+
+
+def find_study(asked: str, *, results: Path = RESULTS) -> StudyFolder:
+    """Find a study by its folder, or by its name below `results`.
+
+    Raises:
+        ConfigError: If there is none; with those that there are.
+    """
+    for path in (Path(asked), results / asked):
+        if StudyFolder(path).provenance.is_file():
+            return StudyFolder(path.resolve())
+    known = sorted(str(path.parent) for path in results.glob("*/provenance.json"))
+    raise ConfigError(f"{asked}: no study there; known: {', '.join(known) or f'none in {results}/'}")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the whole new one.
+
+    Raises:
+        ConfigError: If the folder cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with contextlib.suppress(OSError):  # below a file there is nothing to remove
+            partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises:
+        ConfigError: If it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+
+
+def to_line(row: dict[str, Any]) -> str:
+    """Write plain values as one JSON line."""
+    return json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line; it is on the disk when this returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(to_line(row))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read JSON lines; a torn last one, as a crash leaves it, is left out."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut what stands behind the last newline: the beginning of a line that a crash did not let finish."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+
+def lock_folder(path: Path) -> IO[str]:
+    """Make sure that nobody else writes into a study, for as long as the returned file is open.
+
+    The lock is the kernel's: it goes with the process, however that ends.
+
+    Raises:
+        ConfigError: If another process holds it, or the folder cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise ConfigError(f"{path}: {holder} is working on this study; wait, or use --study NAME") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file

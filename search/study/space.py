@@ -1,0 +1,170 @@
+"""The space: a tree of constants, choices, ranges and branches, and how a trial is drawn from it.
+
+A scalar is a constant, a list a choice, `{low, high[, log][, step]}` a range, and `{choose: {name: {...}}}` a branch
+whose options carry their own sub-space. A parameter is named by its whole path, such as `model.wafer_cnn.lr`, so that
+a sampler can model each branch by itself.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from search.trial.vocabulary import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One value, in every trial."""
+
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several values, in no order."""
+
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A number in [low, high], whole if `low` and `high` are; in steps from `low`, or evenly in the logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the values are whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One of several names, each with a sub-space of its own."""
+
+    options: Mapping[str, Mapping[str, "Node"]]
+
+
+Node = Constant | Choice | Range | Branch
+
+
+class Suggestions(Protocol):
+    """What a space needs of a trial; an Optuna trial fits, and so does a fixed point."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Return one of the choices."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return a whole number in [low, high]."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Return a number in [low, high]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """All configurations that a study may try.
+
+    Attributes:
+        nodes: What stands under each key at the top of the tree.
+    """
+
+    nodes: Mapping[str, Node]
+
+    def sample(self, trial: Suggestions) -> dict[str, Scalar]:
+        """Draw one flat configuration; asking the same trial again gives the same one."""
+        return _sample(self.nodes, trial, prefix="")
+
+    def parameters(self) -> dict[str, Node]:
+        """Return what is searched, by full name: everything but constants."""
+        return {name: node for name, node in self.walk() if not isinstance(node, Constant) and not _is_single(node)}
+
+    def walk(self) -> Iterator[tuple[str, Node]]:
+        """Go through the whole tree: full name and node."""
+        yield from _walk(self.nodes, prefix="")
+
+    def contains(self, name: str, value: Scalar) -> bool:
+        """Whether the parameter or constant `name` can take this value."""
+        node = dict(self.walk()).get(name)
+        match node:
+            case Constant(constant):
+                return value == constant
+            case Choice(values):
+                return value in values
+            case Branch(options):
+                return value in options
+            case Range(low, high):
+                return not isinstance(value, str) and low <= value <= high
+        return False
+
+    def values_of(self, name: str) -> tuple[Scalar, ...]:
+        """Return the values of a choice, branch or constant, or the two ends of a range; nothing if it is absent."""
+        return _values(dict(self.walk()).get(name))
+
+
+def to_tree(nodes: Mapping[str, Node]) -> dict[str, object]:
+    """Write a space in the form in which YAML files hold it."""
+    return {key: _to_yaml(node) for key, node in nodes.items()}
+
+
+def _sample(nodes: Mapping[str, Node], trial: Suggestions, *, prefix: str) -> dict[str, Scalar]:
+    flat: dict[str, Scalar] = {}
+    for key, node in nodes.items():
+        name = prefix + key
+        match node:
+            case Constant(value):
+                flat[name] = value
+            case Choice(values):
+                flat[name] = trial.suggest_categorical(name, list(values)) if len(values) > 1 else values[0]
+            case Range(low, high, log, step) if node.is_whole:
+                flat[name] = trial.suggest_int(name, int(low), int(high), log=log, step=int(step or 1))
+            case Range(low, high, log, step):
+                flat[name] = trial.suggest_float(name, low, high, log=log, step=step)
+            case Branch(options):
+                names: list[Scalar] = list(options)
+                chosen = str(trial.suggest_categorical(name, names) if len(names) > 1 else names[0])
+                flat[name] = chosen
+                flat |= _sample(options[chosen], trial, prefix=f"{name}.{chosen}.")
+    return flat
+
+
+def _walk(nodes: Mapping[str, Node], *, prefix: str) -> Iterator[tuple[str, Node]]:
+    for key, node in nodes.items():
+        yield prefix + key, node
+        if isinstance(node, Branch):
+            for option, inner in node.options.items():
+                yield from _walk(inner, prefix=f"{prefix}{key}.{option}.")
+
+
+def _values(node: Node | None) -> tuple[Scalar, ...]:
+    match node:
+        case Constant(value):
+            return (value,)
+        case Choice(values):
+            return values
+        case Range(low, high):
+            return (low, high)
+        case Branch(options):
+            return tuple(options)
+    return ()
+
+
+def _is_single(node: Node) -> bool:
+    return not isinstance(node, Range) and len(_values(node)) == 1
+
+
+def _to_yaml(node: Node) -> object:
+    match node:
+        case Constant(value):
+            return value
+        case Choice(values):
+            return list(values)
+        case Range(low, high, log, step):
+            return {"low": low, "high": high} | ({"log": True} if log else {}) | ({"step": step} if step else {})
+        case Branch(options):
+            return {"choose": {name: to_tree(inner) for name, inner in options.items()}}

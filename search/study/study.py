@@ -1,0 +1,342 @@
+"""The study: asks for trials, records what they report, judges them, and knows the best.
+
+The Optuna journal is the truth. Whatever drives the study (Ray, a simulator, a test) calls `ask`, `report` and `fail`;
+opening the same folder again is the resume, and a larger number of trials or more time is the extension.
+"""
+
+import math
+import time
+import warnings
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from search.study.asha import Asha
+from search.study.config import StudyConfig
+from search.study.records import (
+    StudyFolder,
+    append_line,
+    cut_torn_line,
+    lock_folder,
+    read_lines,
+    to_line,
+    write_atomically,
+)
+from search.study.rows import (
+    COMPLETE,
+    FAILED,
+    INFEASIBLE,
+    RUNNING,
+    STOPPED,
+    TrialRecord,
+    collect_rows,
+    to_row,
+)
+from search.trial.params import TrialParams, from_flat
+from search.trial.training import EpochReport
+from search.trial.vocabulary import Scalar
+
+JUDGED = (COMPLETE, STOPPED, INFEASIBLE)
+_FAILURES_IN_A_ROW = 3
+# Far above any shortfall of an F1, so that a sampler leaves the region rather than its edge.
+_VIOLATION = 10.0
+
+
+class Decision(Enum):
+    """What becomes of a trial after a report."""
+
+    CONTINUE = "continue"
+    FINISHED = "finished"  # ran to its end, or was stopped: it is judged
+    PAUSED = "paused"  # the study's time is up; more time takes it on from its checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A trial to be run.
+
+    Attributes:
+        number: Of the trial.
+        config: Its flat configuration.
+        params: The same, checked.
+        epochs_done: Epochs reported by an earlier attempt; its checkpoint may hold fewer, or be missing.
+    """
+
+    number: int
+    config: Mapping[str, Scalar]
+    params: TrialParams
+    epochs_done: int
+
+
+class Study:
+    """One study in its folder, held by this process until `close`.
+
+    Args:
+        folder: Where it lives; made if missing.
+        config: What is searched. For a folder that exists, it must be the one that it was made with, but for
+            `search.trials`, `search.time` and `resources`.
+        classes: Names of the K classes.
+
+    Raises:
+        ConfigError: If the folder cannot be written or another process works on it.
+    """
+
+    def __init__(self, folder: StudyFolder, config: StudyConfig, *, classes: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.config = config
+        self.classes = classes
+        self.abort_reason = ""
+        self._opened = time.monotonic()
+        self._lock = lock_folder(folder.path)
+        self._optuna = _open_journal(folder, config)
+        self._asha = Asha(config.search.stop.asha) if config.search.stop else None
+        self._live: dict[int, optuna.trial.Trial] = {}
+        self._failures_in_a_row = 0
+        self.records, self._elapsed_before = _recover(self._optuna, folder)
+        self._to_resume = deque(number for number, record in self.records.items() if record.status == RUNNING)
+        self._tell_ended()
+        self._rebuild_asha()
+        self._queue_first_points()
+
+    def __enter__(self) -> "Study":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others work on the study; everything is on the disk already."""
+        self._lock.close()
+
+    # -- what a driver calls ------------------------------------------------------------------------------------------
+
+    def ask(self) -> Assignment | None:
+        """Return the next trial to run: an interrupted one, else a new one; None if none may start now."""
+        if self.is_over:
+            return None
+        if self._to_resume:
+            trial = self._reopen(self._to_resume.popleft())
+        elif self.count(*JUDGED) + len(self._live) < self.config.search.trials:
+            trial = self._optuna.ask()
+        else:
+            return None
+        config = self.config.space.sample(trial)
+        params = from_flat(config, where=f"trial {trial.number}", image_size=self.config.data.image_size)
+        trial.set_user_attr("config", config)
+        record = self.records.setdefault(
+            trial.number, TrialRecord(number=trial.number, config=config, epochs=params.epochs)
+        )
+        self._live[trial.number] = trial
+        return Assignment(number=trial.number, config=config, params=params, epochs_done=len(record.reports))
+
+    def report(self, number: int, report: EpochReport) -> Decision:
+        """Record one nominal epoch of a running trial and judge it.
+
+        A resumed trial may report an epoch that is recorded already; it is judged again but not recorded twice.
+        """
+        record = self.records[number]
+        self._failures_in_a_row = 0
+        is_new = report.epoch == len(record.reports) + 1
+        if is_new:
+            assert report.val is not None
+            record.reports.append(report)
+            record.values.append(self.config.objective.value(report.val.scores, self.classes))
+        value = record.values[report.epoch - 1]
+        if report.epoch == record.epochs:
+            record.status = COMPLETE
+        elif self._asha and self._asha.is_losing(number, epoch=report.epoch, length=record.epochs, value=value):
+            record.status, record.reason = STOPPED, f"not among the best after epoch {report.epoch}"
+        if is_new:
+            append_line(self.folder.trials, to_row(record, classes=self.classes, elapsed=self.elapsed))
+            self._live[number].report(value, report.epoch)
+        if record.status != RUNNING:
+            self._tell(record)
+            return Decision.FINISHED
+        if self.is_over and not self._must_finish(number):
+            del self._live[number]
+            self._to_resume.append(number)
+            return Decision.PAUSED
+        return Decision.CONTINUE
+
+    def reject(self, number: int, reason: str) -> None:
+        """Record that a configuration does not work: it diverges, or does not fit into memory."""
+        self._end(number, INFEASIBLE, reason)
+
+    def fail(self, number: int, reason: str, *, details: str = "") -> None:
+        """Record that a trial broke for another reason; it is tried once more under a new number.
+
+        After three failures in a row the study is over: the fault is then not the configuration's.
+
+        Args:
+            number: Of the trial.
+            reason: One line.
+            details: A traceback, kept in the study's folder.
+        """
+        if number not in self._live:
+            return  # told already, by the report that came before the process died
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+            self.abort_reason = f"{_FAILURES_IN_A_ROW} trials failed in a row; the last: {reason}"
+        is_retry = "retry_of" in self._live[number].user_attrs
+        params = dict(self._live[number].params)
+        if details:
+            write_atomically(self.folder.failure(number), details)
+        self._end(number, FAILED, reason)
+        if not is_retry:
+            self._optuna.enqueue_trial(params, user_attrs={"retry_of": number})
+
+    # -- what anybody may know ----------------------------------------------------------------------------------------
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the study has run, over all attempts."""
+        return self._elapsed_before + time.monotonic() - self._opened
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether as many trials are judged as were asked for."""
+        return self.count(*JUDGED) >= self.config.search.trials
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the time is used up."""
+        return self.config.search.time is not None and self.elapsed >= self.config.search.time
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further trial starts; running ones may still be on their way to a pause or an end."""
+        return self.is_judged or self.is_out_of_time or bool(self.abort_reason)
+
+    @property
+    def running(self) -> list[TrialRecord]:
+        """The trials that a driver holds now."""
+        return [self.records[number] for number in list(self._live)]
+
+    @property
+    def paused(self) -> list[TrialRecord]:
+        """The interrupted trials that nobody has taken on yet."""
+        return [self.records[number] for number in list(self._to_resume)]
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best of those that ran to their end; None if there are none."""
+        complete = [record for record in list(self.records.values()) if record.status == COMPLETE]
+        return max(complete, key=lambda record: record.value, default=None)
+
+    def count(self, *statuses: str) -> int:
+        """Count the trials of any of these statuses."""
+        counts = Counter(record.status for record in list(self.records.values()))
+        return sum(counts[status] for status in statuses)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _must_finish(self, number: int) -> bool:
+        """A study whose time is up still ends with a result: the trial nearest to its end goes on if none got there."""
+        if self.abort_reason or self.count(COMPLETE):
+            return False
+        left = {n: self.records[n].epochs - len(self.records[n].reports) for n in self._live}
+        return number == min(left, key=lambda n: (left[n], n))
+
+    def _end(self, number: int, status: str, reason: str) -> None:
+        record = self.records[number]
+        record.status, record.reason = status, reason
+        append_line(self.folder.trials, to_row(record, classes=self.classes, elapsed=self.elapsed))
+        self._tell(record)
+
+    def _tell(self, record: TrialRecord) -> None:
+        """Tell Optuna how a trial ended, and tidy its checkpoint away."""
+        trial = self._live.pop(record.number)
+        trial.set_user_attr("status", record.status)
+        if record.reason:
+            trial.set_user_attr("reason", record.reason)
+        if record.scores:
+            f1 = {name: round(value, 4) for name, value in zip(self.classes, record.scores.f1, strict=True)}
+            trial.set_user_attr("val_f1", {name: value for name, value in f1.items() if not math.isnan(value)})
+        if record.status == INFEASIBLE:
+            trial.set_constraint("works", _VIOLATION)
+        states = {COMPLETE: TrialState.COMPLETE, FAILED: TrialState.FAIL}
+        value = record.value if record.status == COMPLETE else None
+        self._optuna.tell(trial.number, value, state=states.get(record.status, TrialState.PRUNED))
+        best = self.best
+        for number in {record.number} | {n for n, r in self.records.items() if r.status == COMPLETE}:
+            if best is None or number != best.number:
+                self.folder.checkpoint(number).unlink(missing_ok=True)
+
+    def _reopen(self, number: int) -> optuna.trial.Trial:
+        return optuna.trial.Trial(self._optuna, self._optuna.trials[number]._trial_id)
+
+    def _tell_ended(self) -> None:
+        """Tell Optuna of trials that ended just before a crash: their last row is there, the telling is not."""
+        for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            record = self.records.get(trial.number)
+            if record and record.status != RUNNING:
+                self._live[trial.number] = self._reopen(trial.number)
+                self._tell(record)
+
+    def _rebuild_asha(self) -> None:
+        for record in self.records.values():
+            if self._asha and record.status not in (INFEASIBLE, FAILED):
+                for epoch, value in enumerate(record.values, start=1):
+                    self._asha.remember(record.number, epoch=epoch, length=record.epochs, value=value)
+
+    def _queue_first_points(self) -> None:
+        queued = {trial.user_attrs.get("first") for trial in self._optuna.get_trials(deepcopy=False)}
+        for i, point in enumerate(self.config.first):
+            if i not in queued:
+                self._optuna.enqueue_trial(dict(point), user_attrs={"first": i})
+
+
+def _open_journal(folder: StudyFolder, config: StudyConfig) -> optuna.Study:
+    """Open the Optuna study after clearing away what a killed process may have left; needs the folder's lock."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.journal.with_name(f"{folder.journal.name}.lock").unlink(missing_ok=True)
+    cut_torn_line(folder.journal)
+    storage = JournalStorage(JournalFileBackend(str(folder.journal.absolute())))
+    study = optuna.create_study(storage=storage, study_name=folder.path.name, direction="maximize", load_if_exists=True)
+    # A sampler that starts again from the same seed would propose its first configurations a second time.
+    seed = int(np.random.SeedSequence([config.search.seed, len(study.trials)]).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, in Optuna since 2021
+        samplers: dict[str, Any] = {
+            "tpe": lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
+            "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+        }
+        study.sampler = samplers[config.search.sampler]()
+    return study
+
+
+def _recover(study: optuna.Study, folder: StudyFolder) -> tuple[dict[int, TrialRecord], float]:
+    """Read what the journal knows, and drop the rows of trials.jsonl that it does not know.
+
+    Returns:
+        The records by trial number, and the seconds that the study had run.
+    """
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if "config" in trial.user_attrs}
+    found = list(read_lines(folder.trials))
+    rows = [row for row in found if row["trial"] in trials and _is_known(row, trials[row["trial"]])]
+    if folder.trials.exists():  # also cuts a torn last line
+        write_atomically(folder.trials, "".join(to_line(row) for row in rows))
+    records = collect_rows(rows)
+    for number, trial in trials.items():
+        config = trial.user_attrs["config"]
+        epochs = int(config.get("epochs", TrialParams.model_fields["epochs"].default))
+        record = records.setdefault(number, TrialRecord(number=number, config=config, epochs=epochs))
+        if trial.state.is_finished():
+            record.status = trial.user_attrs.get("status", FAILED)
+    return dict(sorted(records.items())), max((row["elapsed"] for row in found), default=0.0)
+
+
+def _is_known(row: Mapping[str, Any], trial: FrozenTrial) -> bool:
+    if "objective" in row:
+        return row["epoch"] in trial.intermediate_values
+    return trial.state.is_finished()

@@ -1,0 +1,75 @@
+"""Judging a model on one part of the data."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from data_pipeline.batches import EncodedWafers, plain_batches
+from search.trial.metrics import Scores, score_confusion
+from search.trial.params import Precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """How a model does on one part.
+
+    Attributes:
+        loss: Mean plain cross-entropy.
+        confusion: Counts, K rows actual, K columns predicted.
+        scores: What the confusion matrix says.
+    """
+
+    loss: float
+    confusion: tuple[tuple[int, ...], ...]
+    scores: Scores
+
+
+@torch.inference_mode()
+def judge_model(model: nn.Module, wafers: EncodedWafers, *, n_classes: int, dtype: torch.dtype) -> Judgement:
+    """Run a model over all wafers, without augmentation; leaves it in evaluation mode.
+
+    The device is waited for once, at the end.
+
+    Args:
+        model: Maps (N, 2, S, S) to logits (N, K), on the wafers' device.
+        wafers: At least one.
+        n_classes: K.
+        dtype: See `choose_dtype`.
+    """
+    model.eval()
+    confusion, losses = torch.zeros(n_classes * n_classes, dtype=torch.int64, device=wafers.labels.device), []
+    for channels, labels in plain_batches(wafers):
+        with autocast(channels.device, dtype):
+            logits_NK: Tensor = model(channels)
+        losses.append(cross_entropy(logits_NK.float(), labels, reduction="sum"))
+        confusion += torch.bincount(labels * n_classes + logits_NK.argmax(1), minlength=n_classes * n_classes)
+    counts = confusion.reshape(n_classes, n_classes).cpu().numpy()
+    return Judgement(
+        loss=torch.stack(losses).sum().item() / len(wafers),
+        confusion=tuple(tuple(int(n) for n in row) for row in counts),
+        scores=score_confusion(counts),
+    )
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type to compute in; "auto" is bfloat16 where the device has instructions for it.
+
+    Emulated bfloat16 is slower than float32, so support alone is not enough.
+    """
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_has_bf16()
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Compute convolutions and products in `dtype`; float32 changes nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
+
+
+def _cpu_has_bf16() -> bool:
+    # Torch before 2.12 cannot tell; it then computes in float32.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

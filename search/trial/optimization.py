@@ -1,0 +1,99 @@
+"""Optimizers, and schedules of their learning rate."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def adam(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Adam; weight decay is an L2 penalty (Kingma & Ba 2014, arXiv:1412.6980)."""
+    return torch.optim.Adam(_parameter_groups(model, weight_decay), lr=lr, fused=True)
+
+
+def adamw(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+    return torch.optim.AdamW(_parameter_groups(model, weight_decay), lr=lr, fused=True)
+
+
+def sgd(model: nn.Module, *, lr: float, weight_decay: float, momentum: float = 0.9) -> torch.optim.Optimizer:
+    """Stochastic gradient descent, with Nesterov's step where there is momentum.
+
+    Args:
+        model: What to train; parameters that need no gradient are left out.
+        lr: Peak learning rate.
+        weight_decay: L2 penalty.
+        momentum: In [0, 1).
+
+    Raises:
+        ValueError: If momentum is out of range.
+    """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1); got {momentum}")
+    groups = _parameter_groups(model, weight_decay)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+
+
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
+
+
+def cosine(progress: float, *, warmup: float = 0.05) -> float:
+    """Rise linearly over the warm-up, then fall to zero along half a cosine.
+
+    Args:
+        progress: Share of the training done, in [0, 1].
+        warmup: Share of the training spent rising, in [0, 0.9].
+
+    Returns:
+        Factor on the peak learning rate, in [0, 1].
+
+    Raises:
+        ValueError: If warmup is out of range.
+
+    Source:
+        Loshchilov & Hutter 2016, SGDR, arXiv:1608.03983, without restarts.
+    """
+    _check_warmup(warmup)
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def one_cycle(progress: float, *, warmup: float = 0.3) -> float:
+    """Rise from 1/25 along half a cosine, then fall to 1/250,000 along another.
+
+    Takes and returns what `cosine` does.
+
+    Raises:
+        ValueError: If warmup is out of range.
+
+    Source:
+        Smith & Topin 2017, Super-Convergence, arXiv:1708.07120, with torch's default divisors (25 and 1e4).
+    """
+    _check_warmup(warmup)
+    if progress < warmup:
+        return _half_cosine(1 / 25, 1.0, progress / warmup)
+    return _half_cosine(1.0, 1 / 25 / 1e4, (progress - warmup) / (1 - warmup))
+
+
+SCHEDULES: Mapping[str, Callable[..., float]] = {"cosine": cosine, "one_cycle": one_cycle}
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Spare biases and BatchNorm's scales the decay: shrinking them does not regularise."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _check_warmup(warmup: float) -> None:
+    if not 0 <= warmup <= 0.9:
+        raise ValueError(f"warmup must be in [0, 0.9]; got {warmup}")
