@@ -56,7 +56,16 @@ def symmetries(n: int, generator: torch.Generator) -> Choices:
 
 
 def symmetries_shift(n: int, generator: torch.Generator, *, shift: float = 0.05) -> Choices:
-    """Flip and turn by quarters, then move by up to `shift` of the picture's side along each axis."""
+    """Flip and turn by quarters, then move a little.
+
+    Args:
+        n: Number of wafers.
+        generator: On the CPU.
+        shift: Largest move either way along each axis, as a share of the picture's side, in [0, 0.5].
+
+    Raises:
+        ValueError: If shift is out of range.
+    """
     return symmetries_affine(n, generator, angle=0.0, scale=0.0, shift=shift)
 
 

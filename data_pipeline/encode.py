@@ -5,23 +5,25 @@ Maps are stretched to a square: dies are rectangles on a round wafer, so a 22x50
 
 import hashlib
 import os
+import tokenize
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from data_pipeline.wafer_set import FAIL, NO_DIE, PASS, WaferSet
 
-_VERSION = "1"  # raise it when the rule below changes: it is part of the cache key
+_VERSION = "2"  # raise it when the rule below changes: it is part of the cache key
 
 
 def encode_maps(wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int) -> NDArray[np.uint8]:
     """Resize maps to image_size x image_size without ever blending die codes.
 
     Each pixel looks at the dies under it, weighted by area. It shows a die if at least half of it is die, and that die
-    fails if the fails cover at least 1 / (2 k) of its dies, where k is how many dies wide the pixel is. With k <= 1
-    that is the nearest die; with k > 1 a scratch of one die's width always survives, while the noise of single
-    fails, which would fill the picture if any fail under a pixel counted, does not.
+    fails if the fails cover at least 1 / (2 k) of its dies, where k is how many dies the pixel is wide or high,
+    whichever is more. With k <= 1 that is the nearest die; with k > 1 a scratch of one die's width always survives,
+    while the noise of single fails, which would fill the picture if any fail under a pixel counted, does not.
 
     Args:
         wafers: The maps.
@@ -41,9 +43,7 @@ def encode_maps(wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int
     return out
 
 
-def load_encoded(
-    wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int, cache: Path
-) -> NDArray[np.uint8]:
+def load_encoded(wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int, cache: Path) -> NDArray[np.uint8]:
     """Encode, or map the result of an earlier call into memory.
 
     Args:
@@ -66,7 +66,7 @@ def load_encoded(
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-    encoded: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    encoded: NDArray[np.uint8] = open_memmap(path, mode="r")
     return encoded
 
 
@@ -75,9 +75,8 @@ def _resize(maps: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     rows, columns = _area_weights(height, size), _area_weights(width, size)
     fail = rows @ (maps == FAIL).astype(np.float32) @ columns.T
     die = rows @ (maps != NO_DIE).astype(np.float32) @ columns.T
-    dies_wide = np.sqrt(max(height / size, 1.0) * max(width / size, 1.0))
     # A hair below the exact share, so that a line split evenly between two pixels is not lost to rounding.
-    threshold = np.float32(0.499 / dies_wide)
+    threshold = np.float32(0.499 / max(height / size, width / size, 1.0))
     return np.where(die < 0.499, NO_DIE, np.where(fail >= threshold * die, FAIL, PASS)).astype(np.uint8)
 
 
@@ -86,12 +85,13 @@ def _area_weights(n_dies: int, n_pixels: int) -> NDArray[np.float32]:
     edges = np.arange(n_pixels + 1) * (n_dies / n_pixels)
     dies = np.arange(n_dies)
     overlap = np.minimum(edges[1:, None], dies + 1) - np.maximum(edges[:-1, None], dies)
-    return (np.clip(overlap, 0, None) * (n_pixels / n_dies)).astype(np.float32)
+    weights: NDArray[np.float32] = (np.clip(overlap, 0, None) * (n_pixels / n_dies)).astype(np.float32)
+    return weights
 
 
 def _holds(path: Path, shape: tuple[int, ...]) -> bool:
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        found = open_memmap(path, mode="r")
+    except (OSError, ValueError, TypeError, EOFError, tokenize.TokenError):
         return False
     return bool(found.shape == shape and found.dtype == np.uint8)

@@ -55,7 +55,8 @@ def power(counts: NDArray[np.int64], *, alpha: float = 0.5) -> Shares:
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1]; got {alpha}")
     weights = np.where(counts > 0, np.maximum(counts, 1) ** float(alpha), 0.0)
-    return weights / weights.sum()
+    shares: Shares = weights / weights.sum()
+    return shares
 
 
 SAMPLINGS: Mapping[str, Callable[..., Shares]] = {"imbalanced": imbalanced, "balanced": balanced, "power": power}

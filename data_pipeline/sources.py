@@ -5,9 +5,13 @@ Parquet schema, one row per wafer: `map` binary (height x width die codes, row-m
 `wafers.source`, `wafers.synthetic` "true" or "false".
 """
 
+import itertools
 import json
 import os
+import tokenize
 import zipfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,11 @@ from data_pipeline.wafer_set import WaferSet, index_labels, index_lots, order_cl
 
 PREPARED = Path("data/wafers.parquet")
 _NPZ_ARRAYS = ("maps", "offset", "height", "width", "label", "lot")
+# All that the readers raised when a fuzzer damaged or swapped their files.
+_DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile,
+    zlib.error, pa.ArrowException,
+)  # fmt: skip
 
 
 def load_wafers(path: Path) -> WaferSet:
@@ -43,7 +52,7 @@ def load_wafers(path: Path) -> WaferSet:
         return readers[path.suffix.lower()](path)
     except PermissionError:
         raise DataError(f"{path}: may not be read; check its permissions") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: damaged or not a wafer file ({_first_line(error)})") from None
 
 
@@ -71,12 +80,12 @@ def write_parquet(wafers: WaferSet, path: Path) -> None:
     Raises:
         DataError: If the folder cannot be written.
     """
-    cells = memoryview(wafers.cells)
+    cells = wafers.cells.data
     starts = wafers.offsets.tolist()
     names: tuple[str | None, ...] = (*wafers.classes, None)  # index -1 is UNLABELLED
     table = pa.table(
         {
-            "map": pa.array([bytes(cells[a:b]) for a, b in zip(starts, starts[1:], strict=False)], pa.binary()),
+            "map": pa.array([bytes(cells[a:b]) for a, b in itertools.pairwise(starts)], pa.binary()),
             "height": wafers.heights.astype(np.int32),
             "width": wafers.widths.astype(np.int32),
             "label": pa.array([names[label] for label in wafers.labels], pa.string()),
@@ -93,16 +102,18 @@ def write_parquet(wafers: WaferSet, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, partial, compression="zstd", row_group_size=10_000)
-        partial.replace(path)
+        try:
+            pq.write_table(table, partial, compression="zstd", row_group_size=10_000, write_page_checksum=True)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_npz(path: Path) -> WaferSet:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, because np.load leaves a damaged file open.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         missing = [name for name in _NPZ_ARRAYS if name not in file]
         if missing:
             raise DataError(f"{path}: lacks the arrays {', '.join(missing)}; found {', '.join(file.files)}")
@@ -125,14 +136,14 @@ def _read_npz(path: Path) -> WaferSet:
 
 
 def _read_parquet(path: Path) -> WaferSet:
-    table = pq.read_table(path)
+    table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if metadata.get("wafers.format") != "1":
         raise DataError(f"{path}: not a wafer file of ours; write one with `python -m data_pipeline.prepare`")
     maps = table["map"].to_pylist()
     classes = tuple(json.loads(metadata["wafers.classes"]))
     lots, lot_names = index_lots(table["lot"].to_pylist())
-    return WaferSet(
+    wafers = WaferSet(
         cells=np.frombuffer(b"".join(maps), dtype=np.uint8),
         offsets=np.concatenate([[0], np.cumsum([len(one) for one in maps])]).astype(np.int64),
         heights=_to_int64(table["height"].to_numpy()),
@@ -141,9 +152,10 @@ def _read_parquet(path: Path) -> WaferSet:
         classes=classes,
         lots=lots,
         lot_names=lot_names,
-        source=metadata["wafers.source"],
+        source=str(path),  # what the checks complain about
         is_synthetic=json.loads(metadata["wafers.synthetic"]),
     )
+    return replace(wafers, source=metadata["wafers.source"])
 
 
 def _to_int64(values: NDArray[np.generic]) -> NDArray[np.int64]:

@@ -66,12 +66,14 @@ def split_by_lot(wafers: WaferSet, *, val: float, test: float, seed: int) -> Spl
         seed: Decides between equals and orders groups of equal size.
 
     Raises:
-        DataError: If a part would stay empty or miss a class that has three groups or more.
+        DataError: If no wafer is labelled, or a part would stay empty or miss a class that has three groups or more.
 
     Source:
         Iterative stratification, Sechidis et al. 2011, On the Stratification of Multi-Label Data, for whole groups.
     """
     labelled = np.flatnonzero(wafers.labels >= 0)
+    if len(labelled) == 0:
+        raise DataError(f"{wafers.source}: no wafer is labelled")
     groups = _link(wafers.lots[labelled], wafers.content[labelled])
     counts_GK = np.zeros((groups.max() + 1, len(wafers.classes)))
     np.add.at(counts_GK, (groups, wafers.labels[labelled]), 1)
@@ -79,9 +81,7 @@ def split_by_lot(wafers: WaferSet, *, val: float, test: float, seed: int) -> Spl
     part = part_of_group[groups]
     _check_classes(wafers, counts_GK, part_of_group)
     indices = [labelled[part == i] for i in range(len(PARTS))]
-    return Splits(
-        train=indices[0], val=indices[1], test=indices[2], fingerprint=_fingerprint(wafers, indices)
-    )
+    return Splits(train=indices[0], val=indices[1], test=indices[2], fingerprint=_fingerprint(wafers, indices))
 
 
 def check_leaks(wafers: WaferSet, splits: Splits) -> LeakCheck:
@@ -146,14 +146,12 @@ def _check_classes(wafers: WaferSet, counts_GK: NDArray[np.float64], part_of_gro
                 f"{wafers.source}: {len(counts_GK)} independent groups of lots are too few for a {name} part"
             )
         for k in np.flatnonzero((counts_K == 0) & ((counts_GK > 0).sum(0) >= len(PARTS))):
-            raise DataError(
-                f"{wafers.source}: no {wafers.classes[k]} wafer in the {name} part; change data.split.seed"
-            )
+            raise DataError(f"{wafers.source}: no {wafers.classes[k]} wafer in the {name} part; change data.split.seed")
 
 
 def _fingerprint(wafers: WaferSet, parts: list[NDArray[np.int64]]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(np.sort(wafers.content[part]).tobytes())
+        digest.update(wafers.content[part].tobytes())
         digest.update(wafers.labels[part].tobytes() + b"|")
     return digest.hexdigest()[:12]

@@ -98,9 +98,8 @@ class WaferSet:
         hashes = np.empty(len(self), dtype=np.uint64)
         for i in range(len(self)):
             shape = self.heights[i].tobytes() + self.widths[i].tobytes()
-            digest = hashlib.blake2b(
-                self.cells[self.offsets[i] : self.offsets[i + 1]], digest_size=8, key=shape
-            )
+            cells = self.cells[self.offsets[i] : self.offsets[i + 1]]
+            digest = hashlib.blake2b(cells.data, digest_size=8, key=shape)
             hashes[i] = int.from_bytes(digest.digest(), "little")
         return hashes
 

@@ -1,0 +1,75 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.sources import load_wafers
+from data_pipeline.synthetic import make_wafers
+from data_pipeline.wafer_set import WM811K_CLASSES
+
+pytestmark = pytest.mark.slow
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "data_pipeline.synthesize", *map(str, arguments)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_command_writes_the_wafers_of_its_number_and_seed(tmp_path):
+    path = tmp_path / "made" / "w.parquet"
+
+    done = run("--wafers", 300, "--out", path, "--seed", 3)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    found = load_wafers(path)
+    assert found.fingerprint == make_wafers(300, seed=3).fingerprint
+    assert found.is_synthetic
+
+
+def test_the_command_prints_the_counts_of_every_class(tmp_path):
+    path = tmp_path / "w.parquet"
+
+    done = run("--wafers", 1500, "--out", path)
+
+    printed = [line.split() for line in done.stdout.splitlines()]
+    expected = make_wafers(1500).counts()
+    assert printed[:9] == [[name, f"{n:,}"] for name, n in zip(WM811K_CLASSES, expected, strict=True)]
+    assert done.stdout.endswith(f"{path}: 1,500 synthetic wafers in 60 lots\n")
+
+
+@pytest.mark.parametrize(
+    ("wafers", "name", "seed", "message"),
+    [
+        (99, "w.parquet", 0, "synthetic wafers: must be at least 100, or classes would be missing; got 99"),
+        (200, "w.parquet", -1, "synthetic wafers: seed must be >= 0; got -1"),
+        (200, "w.csv", 0, "{path}: must end in .parquet; got '.csv'"),
+        (200, "w", 0, "{path}: must end in .parquet; got ''"),
+        (200, "file/deeper/w.parquet", 0, "{path}: cannot be written (Not a directory)"),
+        (200, "folder.parquet", 0, "{path}: cannot be written (Is a directory)"),
+    ],
+)
+def test_bad_input_ends_the_command_with_one_line_and_code_2(tmp_path, wafers, name, seed, message):
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "folder.parquet").mkdir()
+    path = tmp_path / name
+
+    done = run("--wafers", wafers, "--out", path, "--seed", seed)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == message.format(path=path) + "\n"
+
+
+def test_a_missing_option_ends_the_command_with_code_2():
+    done = run("--wafers", 200)
+
+    assert done.returncode == 2
+    assert "the following arguments are required: --out" in done.stderr
