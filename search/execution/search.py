@@ -6,14 +6,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from search.errors import DONE, INTERRUPTED
+from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.cluster import Cluster, start_ray, stop_ray
 from search.execution.tuner import run_trials
 from search.study.best import write_best
 from search.study.config_file import find_space, load_study_config
 from search.study.data import check_objective, describe, open_data, trial_data
 from search.study.provenance import check_same_study, describe_data, record_attempt
-from search.study.records import StudyFolder
+from search.study.records import StudyFolder, remove_if_unstarted
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
 from search.study.study import Study
 from search.views.page import write_report
 from search.views.terminal import SearchView
@@ -67,7 +68,11 @@ def search(request: Request, console: Console) -> int:
             return _finish(study, data, console, is_over=True)
         arrays = trial_data(dataset, config.data)
         console.print("starting Ray ...", highlight=False)
-        cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
+        try:
+            cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
+        except ConfigError:
+            remove_if_unstarted(folder)
+            raise
         try:
             record_attempt(folder, config, data, space_text=space_file.read_text("utf-8"), device=cluster.device)
             _say_where(cluster, console)
@@ -114,9 +119,10 @@ def _finish(study: Study, data: dict[str, object], console: Console, *, is_over:
     console.print()
     console.print(
         f"{'done' if is_over else 'interrupted'} after {duration(study.elapsed)}: {len(study.records)} trials, "
-        f"{study.count('complete')} ran to their end, {study.count('stopped')} stopped by ASHA, "
-        f"{study.count('infeasible')} infeasible, {study.count('failed')} failed, {len(study.paused)} paused",
+        f"{study.count(COMPLETE)} ran to their end, {study.count(STOPPED)} stopped by ASHA, "
+        f"{study.count(INFEASIBLE)} infeasible, {study.count(FAILED)} failed, {study.count(RUNNING)} not finished",
         highlight=False,
+        soft_wrap=True,
     )
     target = study.folder.name if study.folder.path.parent.name == "results" else str(study.folder.path)
     if best is None or best.scores is None:

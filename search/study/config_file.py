@@ -44,8 +44,9 @@ def find_space(asked: str) -> Path:
     for candidate in (shipped / asked, shipped / f"{asked}.yaml"):
         if candidate.is_file():
             return candidate
-    names = sorted(path.name for path in shipped.glob("*.yaml"))
-    raise ConfigError(f"{asked}: no such file, and no shipped space of that name; {nearest(asked, names)}")
+    names = sorted(path.stem for path in shipped.glob("*.yaml"))
+    meant = nearest(asked.removesuffix(".yaml"), names)
+    raise ConfigError(f"{asked}: no such file, and no shipped space of that name; {meant}")
 
 
 def load_study_config(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudyConfig:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,6 +87,12 @@ def find_study(asked: str, *, results: Path = RESULTS) -> StudyFolder:
             return StudyFolder(path.resolve())
     known = sorted(str(path.parent) for path in results.glob("*/provenance.json"))
     raise ConfigError(f"{asked}: no study there; known: {', '.join(known) or f'none in {results}/'}")
+
+
+def remove_if_unstarted(folder: StudyFolder) -> None:
+    """Remove what was made for a study that could not start; one that ever started is left alone."""
+    if not folder.provenance.exists():
+        shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -64,7 +64,12 @@ def cosine(progress: float, *, warmup: float = 0.05) -> float:
 def one_cycle(progress: float, *, warmup: float = 0.3) -> float:
     """Rise from 1/25 along half a cosine, then fall to 1/250,000 along another.
 
-    Takes and returns what `cosine` does.
+    Args:
+        progress: Share of the training done, in [0, 1].
+        warmup: Share of the training spent rising, in [0, 0.9].
+
+    Returns:
+        Factor on the peak learning rate, in (0, 1].
 
     Raises:
         ValueError: If warmup is out of range.

@@ -77,18 +77,18 @@ def from_flat(flat: Mapping[str, Scalar], *, where: str, image_size: int) -> Tri
     options: dict[str, dict[str, Scalar]] = {choice: {} for choice in CHOICES}
     for key, value in flat.items():
         choice, name, leaf = split_key(key)
-        if not leaf or check_key(key):
+        if not leaf or check_key(key) or names[choice] not in CHOICES[choice]:
             continue
         if names[choice] != name:
             problems.append(f"{key}: set, but {choice} is {names[choice]!r}")
         elif leaf in options_of(choice, name):
             options[choice][leaf] = value
-        elif leaf in flat:
+        elif leaf in fields:
             problems.append(f"{key}: {leaf} is set twice")
         else:
             fields[leaf] = value
     for choice, name in names.items():
-        if name in CHOICES[choice] and not problems:
+        if name in CHOICES[choice]:
             problem = try_options(choice, name, options[choice], image_size=image_size)
             problems += [f"{choice}.{name}: {problem}"] if problem else []
     if problems:
@@ -126,7 +126,7 @@ def check_value(key: str, value: Scalar) -> str | None:
         return problem
     choice, name, leaf = split_key(key)
     if not name and choice in CHOICES:
-        if value in CHOICES[choice]:
+        if isinstance(value, str) and value in CHOICES[choice]:
             return None
         return f"{key}: unknown {choice} {value!r}; {nearest(str(value), CHOICES[choice])}"
     field = leaf or choice
@@ -151,8 +151,8 @@ def describe_field(name: str) -> str:
     field = TrialParams.model_fields[name]
     kind = "a whole number" if field.annotation is int else "a number"
     bounds = {type(bound).__name__: bound for bound in field.metadata}
-    low = f"[{bounds['Ge'].ge:g}" if "Ge" in bounds else f"({bounds['Gt'].gt:g}"
-    high = f"{bounds['Le'].le:g}]" if "Le" in bounds else f"{bounds['Lt'].lt:g})"
+    low = f"[{bounds['Ge'].ge:.10g}" if "Ge" in bounds else f"({bounds['Gt'].gt:.10g}"
+    high = f"{bounds['Le'].le:.10g}]" if "Le" in bounds else f"{bounds['Lt'].lt:.10g})"
     return f"must be {kind} in {low}, {high}"
 
 

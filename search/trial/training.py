@@ -1,5 +1,6 @@
 """The training that search, retraining and tests share: a generator that yields one report per nominal epoch."""
 
+import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def train_and_evaluate(
         The trained model, in evaluation mode.
 
     Raises:
-        TrialFailed: If the loss becomes NaN or infinite.
+        TrialFailed: If the training or validation loss becomes NaN or infinite.
     """
     train = data.train
     if params.subset < 1:
@@ -139,6 +140,8 @@ def train_and_evaluate(
         val = None
         if data.val is not None:
             val = judge_model(learner.model, data.val, n_classes=data.n_classes, dtype=learner.dtype)
+            if not math.isfinite(val.loss):  # the last step broke the weights; no later training loss need show it
+                raise TrialFailed("diverged", f"validation loss became {val.loss} in epoch {epoch}")
         report = EpochReport(
             epoch=epoch,
             samples=epoch * data.epoch_samples,

@@ -1,0 +1,82 @@
+"""docs/configuration.md, written from the models that read the keys: python -m search.study.reference."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from search.study.config import DataConfig, ResourcesConfig, SearchConfig
+from search.study.objective import METRICS
+from search.trial.params import FIELDS, TrialParams, describe_field
+from search.trial.vocabulary import CHOICES, options_of
+
+_INTRODUCTION = f"""# Every key of a space file
+
+This page is written by `python -m search.study.reference` and held by a test; edit the models, not the page.
+
+A space file has the sections `name`, `data`, `space`, `objective`, `first`, `search` and `resources`. Under `space`,
+a scalar is a constant, a list a choice, `{{low: ..., high: ..., log: true, step: ...}}` a range, and
+`{{choose: {{NAME: {{...}}}}}}` a choice whose options carry parameters of their own: their options below, or any trial
+parameter (`lr` under `model.choose.wafer_cnn` is the learning rate of the trials that choose `wafer_cnn`). Parameters
+are named by their path without `choose`, as in `model.wafer_cnn.lr`: in `first`, in `best.yaml` and in every output.
+
+`objective` is `{{maximize: METRIC}}` with a METRIC out of {", ".join(METRICS)}, or
+`{{weights: {{CLASS: number, ...}}}}` for a weighted mean of single classes. `first` lists configurations, whole
+or in part, that are tried first.
+`forbid`, `constraints` and `confirm` are not supported yet and refused.
+"""
+
+
+def write_reference() -> str:
+    """Return the page as Markdown."""
+    parts = [_INTRODUCTION]
+    for name, kind in (("data", DataConfig), ("search", SearchConfig), ("resources", ResourcesConfig)):
+        parts.append(_table(f"{name}", ("key", "default", "what"), list(_section_rows(kind, name))))
+    rows = [
+        (f"`{name}`", describe_field(name), f"`{field.default}`", field.description) for name, field in FIELDS.items()
+    ]
+    parts.append(_table("space: trial parameters", ("key", "value", "default", "what"), rows))
+    for choice, table in CHOICES.items():
+        field = TrialParams.model_fields[choice]
+        title = f"space: {choice} (default `{field.default.name}`)"
+        parts.append(_table(title, ("key", "default", "what"), list(_choice_rows(choice, table))))
+    return "\n".join(parts)
+
+
+def _section_rows(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, ...]]:
+    for name, field in kind.model_fields.items():
+        inner = [t for t in (field.annotation, *get_args(field.annotation)) if hasattr(t, "model_fields")]
+        if inner:
+            yield from _section_rows(inner[0], f"{prefix}.{name}")
+        elif field.default is not PydanticUndefined:
+            yield f"`{prefix}.{name}`", f"`{field.default}`", field.description or ""
+
+
+def _choice_rows(choice: str, table: Any) -> Iterator[tuple[str, ...]]:
+    for name, factory in table.items():
+        yield f"**`{name}`**", "", (inspect.getdoc(factory) or "").splitlines()[0]
+        for option, default in options_of(choice, name).items():
+            yield f"`{choice}.{name}.{option}`", f"`{default}`", _describe_option(factory, option)
+
+
+def _describe_option(factory: Callable[..., Any], option: str) -> str:
+    """Take what the factory's docstring says of one argument."""
+    found = re.search(rf"^    {option}: (.*?)(?=^    \w+: |^\w|\Z)", inspect.getdoc(factory) or "", re.M | re.S)
+    return " ".join(found[1].split()) if found else ""
+
+
+def _table(title: str, header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *map(_cells, rows))]
+    return f"## {title}\n\n" + "\n".join(lines) + "\n"
+
+
+def _cells(row: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(str(cell).replace("|", "\\|") for cell in row)
+
+
+if __name__ == "__main__":
+    Path("docs/configuration.md").write_text(write_reference(), encoding="utf-8")
