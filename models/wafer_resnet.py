@@ -2,11 +2,13 @@
 
 from torch import Tensor, nn
 
-from models.layers import GlobalPool, check_range, conv_bn_relu
+from models.layers import GlobalPool, check_count, check_range, conv_bn_relu
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions added to their input; strided or widened, the input passes a 1x1 convolution first.
+    """Two 3x3 convolutions added to their input.
+
+    Where the block is strided or widens, the input passes a 1x1 convolution first.
 
     Source:
         He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385.
@@ -21,13 +23,11 @@ class ResidualBlock(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or n_in != n_out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm2d(n_out)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm2d(n_out))
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, n_in, H, W) to (N, n_out, H / stride, W / stride)."""
+        """Map (N, n_in, H, W) to (N, n_out, H / stride, W / stride), rounded up."""
         out: Tensor = self.relu(self.body(x) + self.shortcut(x))
         return out
 
@@ -35,7 +35,9 @@ class ResidualBlock(nn.Module):
 def wafer_resnet(
     *, n_classes: int, width: int = 24, depth: int = 1, dropout: float = 0.1, pooling: str = "avgmax"
 ) -> nn.Sequential:
-    """Build the network: a strided 5x5 stem, then three stages of residual blocks, each at half the size.
+    """Build the network: a strided 5x5 stem, then three stages of residual blocks.
+
+    The stem, the second and the third stage each halve the map.
 
     Args:
         n_classes: K.
@@ -47,8 +49,8 @@ def wafer_resnet(
     Raises:
         ModelError: If an option is out of range.
     """
-    check_range("width", width, low=4, high=256)
-    check_range("depth", depth, low=1, high=4)
+    check_count("width", width, low=4, high=256)
+    check_count("depth", depth, low=1, high=4)
     check_range("dropout", dropout, low=0, high=0.9)
     layers: list[nn.Module] = [conv_bn_relu(2, width, kernel=5, stride=2)]
     channels = width

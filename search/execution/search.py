@@ -17,7 +17,7 @@ from search.study.records import StudyFolder, remove_if_unstarted
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
 from search.study.study import Study
 from search.views.page import write_report
-from search.views.terminal import SearchView
+from search.views.terminal import SearchView, say
 from search.views.words import configuration, duration, score_table
 
 
@@ -57,17 +57,17 @@ def search(request: Request, console: Console) -> int:
     config = load_study_config(space_file, overrides=request.overrides)
     dataset = open_data(config.data, results=request.results)
     classes, is_synthetic = dataset.wafers.classes, dataset.wafers.is_synthetic
-    check_objective(config, classes)
+    check_objective(config, dataset)
     name = request.study or (f"{config.name}-synthetic" if is_synthetic else config.name)
     folder, data = StudyFolder((request.results / name).resolve()), describe_data(dataset)
     check_same_study(folder, config, data)
-    console.print(describe(dataset), highlight=False, soft_wrap=True)
+    say(console, describe(dataset))
     with Study(folder, config, classes=classes) as study:
         _say_how_far(study, console)
         if study.is_over:
             return _finish(study, data, console, is_over=True)
         arrays = trial_data(dataset, config.data)
-        console.print("starting Ray ...", highlight=False)
+        say(console, "starting Ray ...")
         try:
             cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
         except ConfigError:
@@ -85,59 +85,55 @@ def search(request: Request, console: Console) -> int:
 
 def _say_how_far(study: Study, console: Console) -> None:
     limit = f", {duration(study.config.search.time)}" if study.config.search.time else ""
-    console.print(
+    say(
+        console,
         f"study {study.folder.path}: {study.config.search.trials} trials{limit}, "
         f"maximising {study.config.objective.metric} over {len(study.config.space.parameters())} parameters",
-        highlight=False,
-        soft_wrap=True,
     )
     if study.records:
-        console.print(
+        say(
+            console,
             f"going on after {len(study.records)} trials and {duration(study.elapsed)}; "
             f"{len(study.paused)} were interrupted and go on first",
-            highlight=False,
         )
 
 
 def _say_where(cluster: Cluster, console: Console) -> None:
-    console.print(
+    say(
+        console,
         f"{cluster.slots} trials side by side on {cluster.device}, {cluster.cpus} CPU and {cluster.gpus:g} GPU each",
-        highlight=False,
     )
     if cluster.dashboard:
-        console.print(
+        say(
+            console,
             f"Ray dashboard: {cluster.dashboard}  (its token: run `ray get-auth-token`; from another machine first "
             f"`ssh -L 8265:{cluster.dashboard.removeprefix('http://')} HOST`)",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
 def _finish(study: Study, data: dict[str, object], console: Console, *, is_over: bool) -> int:
     best = write_best(study, data)
     write_report(study.folder)
-    console.print()
-    console.print(
-        f"{'done' if is_over else 'interrupted'} after {duration(study.elapsed)}: {len(study.records)} trials, "
+    say(
+        console,
+        f"\n{'done' if is_over else 'interrupted'} after {duration(study.elapsed)}: {len(study.records)} trials, "
         f"{study.count(COMPLETE)} ran to their end, {study.count(STOPPED)} stopped by ASHA, "
         f"{study.count(INFEASIBLE)} infeasible, {study.count(FAILED)} failed, {study.count(RUNNING)} not finished",
-        highlight=False,
-        soft_wrap=True,
     )
     target = study.folder.name if study.folder.path.parent.name == "results" else str(study.folder.path)
     if best is None or best.scores is None:
-        console.print("no trial ran to its end, so there is no best.yaml; give it more time: --time", highlight=False)
+        say(console, "no trial ran to its end, so there is no best.yaml; give it more time: --time")
     else:
         words = configuration(best.config, study.config.space)
         mark = "SYNTHETIC, " if data["synthetic"] else ""
-        console.print(f"best: trial {best.number}: {words}", highlight=False, soft_wrap=True)
+        say(console, f"best: trial {best.number}: {words}")
         title = f"trial {best.number} on validation ({mark}%, one seed)"
         console.print(score_table(best.scores, study.classes, title=title))
-        console.print(f"best configuration  {study.folder.best}", highlight=False, soft_wrap=True)
-        console.print(f"report              {study.folder.report}", highlight=False, soft_wrap=True)
-        console.print(f"next                python -m search.retrain {shlex.quote(target)}", highlight=False)
+        say(console, f"best configuration  {study.folder.best}")
+        say(console, f"report              {study.folder.report}")
+        say(console, f"next                python -m search.retrain {shlex.quote(target)}")
     if not is_over:
-        console.print("the same command goes on from here", highlight=False)
+        say(console, "the same command goes on from here")
     elif study.is_out_of_time and not study.is_judged:
-        console.print("the time is used up; a larger --time goes on from here", highlight=False)
+        say(console, "the time is used up; a larger --time goes on from here")
     return DONE if is_over else INTERRUPTED

@@ -18,6 +18,7 @@ from search.study.rows import judgement_to_row
 from search.trial.evaluation import choose_dtype, judge_model
 from search.views.figures import draw_confusion
 from search.views.page import write_report
+from search.views.terminal import say
 from search.views.words import score_table
 
 
@@ -50,7 +51,7 @@ def score_locked_test(request: EvaluateRequest, console: Console) -> int:
     check_same_data(dataset, fingerprint=best.data_fingerprint, split_fingerprint=best.split_fingerprint)
     if (trained.data_fingerprint, trained.split_fingerprint) != (best.data_fingerprint, best.split_fingerprint):
         raise ConfigError(f"{final / 'model.pt'}: was trained on other wafers than this study's; retrain it")
-    console.print(describe(dataset), highlight=False, soft_wrap=True)
+    say(console, describe(dataset))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     judgement = judge_model(
         trained.model.to(device),
@@ -67,9 +68,9 @@ def score_locked_test(request: EvaluateRequest, console: Console) -> int:
         if request.study.provenance.exists():
             write_report(request.study)
     console.print(score_table(judgement.scores, trained.classes, title=title))
-    console.print(_about_looks(looks), highlight=False, soft_wrap=True)
+    say(console, _about_looks(looks))
     for what, name in (("confusion matrix", "test_confusion.png"), ("ledger", "test.json")):
-        console.print(f"{what:<18}{final / name}", highlight=False, soft_wrap=True)
+        say(console, f"{what:<18}{final / name}")
     return DONE
 
 

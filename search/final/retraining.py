@@ -22,6 +22,7 @@ from search.study.rows import report_from_row, report_to_row
 from search.trial.params import TrialParams
 from search.trial.training import EpochReport, TrialData, train_and_evaluate
 from search.views.figures import draw_curves
+from search.views.terminal import say
 from search.views.words import duration, score_table
 
 TRAIN, TRAIN_VAL = "train", "train+val"
@@ -67,14 +68,13 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     check_same_data(dataset, fingerprint=best.data_fingerprint, split_fingerprint=best.split_fingerprint)
     torch.set_num_threads(request.threads or best.cpu_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    console.print(describe(dataset), highlight=False, soft_wrap=True)
+    say(console, describe(dataset))
     data = _choose_parts(trial_data(dataset, config), on=request.on).to(device)
     with lock_folder(request.out):
-        console.print(
+        say(
+            console,
             f"training trial {best.trial} of {best.study} on {request.on} ({len(data.train):,} wafers), "
             f"seed {params.seed}, {params.epochs} nominal epochs of {data.epoch_samples:,}, {describe_device(device)}",
-            highlight=False,
-            soft_wrap=True,
         )
         key = f"{request.on} {best.data_fingerprint} {best.split_fingerprint} {sorted(params.to_flat().items())}"
         classes = dataset.wafers.classes
@@ -97,7 +97,7 @@ def retrain(request: RetrainRequest, console: Console) -> int:
         mark = "SYNTHETIC, " if dataset.wafers.is_synthetic else ""
         console.print(score_table(last.scores, classes, title=f"validation after the last epoch ({mark}%)"))
     for name in ("model.pt", "metrics.json", "curves.png"):
-        console.print(str(request.out / name), highlight=False, soft_wrap=True)
+        say(console, str(request.out / name))
     return DONE
 
 
@@ -121,7 +121,7 @@ def _train(
     for report in reports:
         append_line(log, report_to_row(report, classes))
     if reports:
-        console.print(f"going on after epoch {len(reports)}", highlight=False)
+        say(console, f"going on after epoch {len(reports)}")
     training = train_and_evaluate(
         params, data, generator=torch.Generator().manual_seed(params.seed), state=saved[1] if saved else None
     )
@@ -135,7 +135,7 @@ def _train(
         reports.append(evaluation.report)
         append_line(log, report_to_row(evaluation.report, classes))
         line = epoch_line(reports, epochs=params.epochs, elapsed=time.monotonic() - start, timed=len(reports) - first)
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
 
 
 def epoch_line(reports: Sequence[EpochReport], *, epochs: int, elapsed: float, timed: int) -> str:

@@ -90,9 +90,9 @@ def load_best(path: Path) -> Best:
         if key not in tree:
             problems.add((), f"lacks {key}")
     for key, kind in (("study", str), ("trial", int), ("data_fingerprint", str), ("split_fingerprint", str)):
-        if not isinstance(tree.get(key), kind):
-            problems.add((key,), f"must be {'a word' if kind is str else 'a whole number'}; got {tree.get(key)!r}")
-    threads, flat = tree.get("cpu_threads"), tree.get("params")
+        if not isinstance(tree.get(key, kind()), kind):
+            problems.add((key,), f"must be {'a word' if kind is str else 'a whole number'}; got {tree[key]!r}")
+    threads, flat = tree.get("cpu_threads", 1), tree.get("params", {})
     if not isinstance(threads, int) or threads < 1:
         problems.add(("cpu_threads",), f"must be a whole number from 1; got {threads!r}")
     if not isinstance(flat, dict):

@@ -60,7 +60,9 @@ class SearchConfig(Section):
     """How long and how the search goes."""
 
     trials: int = Field(24, ge=1, le=1_000_000, description="Trials to judge: run to their end, or stopped.")
-    time: float | None = Field(None, gt=0, description="Over all attempts: 20m, 1h30m, or seconds; null: no end.")
+    time: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Over all attempts: 20m, 1h30m, or seconds; null: no end."
+    )
     sampler: Literal["tpe", "random"] = Field("tpe", description="Who proposes configurations.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the sampler.")
     stop: StopConfig | None = Field(StopConfig(), description="null: every trial runs to its end.")
@@ -77,11 +79,12 @@ class ResourcesConfig(Section):
     cpus: int = Field(1, ge=1, le=1024, description="Cores, and so threads, per trial.")
     gpus: Literal["auto"] | float = Field("auto", description="GPUs per trial; auto: 1 where there are any, else 0.")
 
-    @field_validator("gpus")
+    @field_validator("gpus", mode="before")
     @classmethod
     def _check_gpus(cls, value: Any) -> Any:
-        if value != "auto" and not (0 <= value <= 1 or value == int(value) <= 64):
-            raise ValueError("must be auto, a share in [0, 1] or a whole number")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "auto" and not (is_number and (0 <= value <= 1 or value in range(2, 65))):
+            raise ValueError("must be auto, a share in [0, 1] or a whole number up to 64")
         return value
 
 

@@ -13,8 +13,9 @@ from search.study.config import DataConfig, ResourcesConfig, SearchConfig, Secti
 from search.study.grammar import parse_space
 from search.study.objective import METRICS, Objective
 from search.study.problems import Problems
-from search.study.space import Choice, Constant, Range, Space
+from search.study.space import Range, Space, epochs_of
 from search.study.strict_yaml import read_yaml
+from search.trial.params import split_key
 from search.trial.vocabulary import nearest
 
 # Parts of the grammar that are designed but not built; to ignore them silently would be worse than to lack them.
@@ -25,6 +26,7 @@ _TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "string_type": "a word",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
@@ -66,7 +68,9 @@ def load_study_config(path: Path, *, overrides: Mapping[str, Any] | None = None)
         problems.raise_if_any()
     for key, value in (overrides or {}).items():
         section, _, leaf = key.partition(".")
-        if isinstance(tree.setdefault(section, {}), dict):
+        if tree.get(section) is None:  # absent, or a key with nothing behind it
+            tree[section] = {}
+        if isinstance(tree[section], dict):
             tree[section][leaf] = value
     for key in tree:
         if key in _NOT_YET:
@@ -96,14 +100,8 @@ def read_section(kind: type[_Section], tree: Mapping[str, Any], key: str, proble
         return kind.model_validate(tree.get(key) if tree.get(key) is not None else {})
     except ValidationError as error:
         for entry in error.errors():
-            path = (key, *(part for part in entry["loc"] if not _is_type_tag(part)))
-            problems.add(path, _describe(kind, entry))
+            problems.add((key, *entry["loc"]), _describe(kind, entry))
         return kind()
-
-
-def _is_type_tag(part: str | int) -> bool:
-    """Pydantic puts the members of a union into the path."""
-    return isinstance(part, str) and (part.startswith("literal[") or part in ("float", "int"))
 
 
 def _describe(kind: type[BaseModel], entry: Any) -> str:
@@ -119,7 +117,7 @@ def _describe(kind: type[BaseModel], entry: Any) -> str:
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             [limit] = context.values()
             sign = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
-            return f"must be {sign[entry['type']]} {limit:g}{got}"
+            return f"must be {sign[entry['type']]} {limit:.10g}{got}"
     return f"must be {_TYPES.get(entry['type'], 'something else: ' + str(entry['msg']))}{got}"
 
 
@@ -170,31 +168,44 @@ def _check_first(points: Any, space: Space, problems: Problems) -> None:
     known = dict(space.walk())
     for i, point in enumerate(points):
         for name, value in point.items():
+            choice, option, leaf = split_key(name)
             if name not in known:
                 problems.add(("first", i, name), f"is not in the space; {nearest(name, known)}")
+            elif leaf and point.get(choice, option) != option:
+                problems.add(("first", i, name), f"set, but {choice} is {point[choice]!r}")
             elif not space.contains(name, value):
-                allowed = " or ".join(repr(v) for v in space.values_of(name))
-                between = "in " + str(list(space.values_of(name))) if isinstance(known[name], Range) else allowed
-                problems.add(("first", i, name), f"must be {between}; got {value!r}")
+                problems.add(("first", i, name), f"must be {_describe_values(space, name)}; got {value!r}")
+
+
+def _describe_values(space: Space, name: str) -> str:
+    node = dict(space.walk())[name]
+    if not isinstance(node, Range):
+        return " or ".join(repr(value) for value in space.values_of(name))
+    steps = f", in steps of {node.step}" if node.step else ""
+    return f"a {'whole ' if node.is_whole else ''}number in [{node.low}, {node.high}]{steps}"
 
 
 def _check_together(config: StudyConfig, problems: Problems) -> None:
     split, asha = config.data.split, config.search.stop.asha if config.search.stop else None
     if split.val + split.test >= 1:
         problems.add(("data", "split"), f"val + test must be below 1; got {split.val} + {split.test}")
-    longest = max((int(v) for v in config.space.values_of("epochs")), default=10)
+    lengths = [length for values in _values_of_field(config.space, "epochs").values() for length in values]
+    longest = max(lengths if "epochs" in config.space.nodes else [*lengths, epochs_of({})])
     if asha and asha.first_rung >= longest and longest > 1:
         problems.add(
             ("search", "stop", "asha", "first_rung"),
             f"must be below the longest schedule ({longest} epochs); got {asha.first_rung} epochs; "
             "every trial would run to its end",
         )
-    for name, node in config.space.walk():
-        if name.split(".")[-1] != "batch_size" or not isinstance(node, Choice | Constant | Range):
-            continue
-        largest = max(int(v) for v in config.space.values_of(name))
-        if largest > config.data.epoch_samples:
+    for name, sizes in _values_of_field(config.space, "batch_size").items():
+        if max(sizes) > config.data.epoch_samples:
             problems.add(
                 ("space", *name.replace(".", ".choose.", 1).split(".")),
-                f"must be at most data.epoch_samples ({config.data.epoch_samples}); got {largest}",
+                f"must be at most data.epoch_samples ({config.data.epoch_samples}); got {max(sizes)}",
             )
+
+
+def _values_of_field(space: Space, field: str) -> dict[str, list[int]]:
+    """Collect the values of a whole-numbered field, or their ends, wherever in the space it stands."""
+    names = [name for name, _ in space.walk() if name.rpartition(".")[2] == field]
+    return {name: [int(value) for value in space.values_of(name)] for name in names}

@@ -36,15 +36,21 @@ def trial_data(dataset: Dataset, config: DataConfig) -> TrialData:
     )
 
 
-def check_objective(config: StudyConfig, classes: tuple[str, ...]) -> None:
-    """Check that the classes which the objective weighs exist in the data.
+def check_objective(config: StudyConfig, dataset: Dataset) -> None:
+    """Check that the classes which the objective weighs exist in the data, and some of them in the validation part.
 
     Raises:
         ConfigError: With the nearest class.
     """
-    for name in config.objective.weights:
+    classes, weights = dataset.wafers.classes, config.objective.weights
+    for name in weights:
         if name not in classes:
             raise ConfigError(f"objective.weights.{name}: no such class in the data; {nearest(name, list(classes))}")
+    occurring = {classes[k] for k in dataset.wafers.labels[dataset.splits.val]}
+    if weights and occurring.isdisjoint(weights):
+        raise ConfigError(
+            f"objective.weights: no validation wafer is {' or '.join(weights)}; change data.split.seed, or the weights"
+        )
 
 
 def check_same_data(dataset: Dataset, *, fingerprint: str, split_fingerprint: str) -> None:

@@ -1,12 +1,14 @@
 """From the `space` part of a YAML file to a Space, with every value in it checked."""
 
+import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from search.study.problems import Problems
 from search.study.space import Branch, Choice, Constant, Node, Range, Space
 from search.study.strict_yaml import KeyPath
-from search.trial.params import FIELDS, check_key, check_value, try_options
+from search.trial.params import FIELDS, TrialParams, check_key, check_value, try_options
 from search.trial.vocabulary import CHOICES, Scalar, nearest, options_of
 
 _RANGE_KEYS = ("low", "high", "log", "step")
@@ -29,7 +31,8 @@ def parse_space(tree: Any, problems: Problems, *, image_size: int) -> Space:
     nodes = _parse_level(tree, ("space",), prefix="", problems=problems)
     _check_unique_fields(nodes, problems)
     for choice in CHOICES:
-        _try_all_options(choice, nodes.get(choice), problems, image_size=image_size)
+        default = None if choice in tree else Constant(getattr(TrialParams(), choice).name)
+        _try_all_options(choice, nodes.get(choice, default), problems, image_size=image_size)
     return Space(nodes)
 
 
@@ -50,6 +53,9 @@ def _parse_level(tree: Mapping[str, Any], path: KeyPath, *, prefix: str, problem
 def _parse_node(value: Any, path: KeyPath, *, name: str, problems: Problems) -> Node | None:
     if isinstance(value, dict) and "choose" in value:
         return _parse_branch(value, path, name=name, problems=problems)
+    if isinstance(value, dict) and name in CHOICES:
+        problems.add(path, "must be a name, a list of names, or a mapping of names under `choose`")
+        return None
     if isinstance(value, dict):
         return _parse_range(value, path, name=name, problems=problems)
     if isinstance(value, list):
@@ -100,6 +106,7 @@ def _parse_range(tree: dict[str, Any], path: KeyPath, *, name: str, problems: Pr
             problems.add((*path, key) if key in tree else path, f"a range needs {key} as a number; got {value!r}")
             return None
     low, high, log, step = tree["low"], tree["high"], tree.get("log", False), tree.get("step")
+    is_whole = isinstance(low, int) and isinstance(high, int)
     if not isinstance(log, bool):
         problems.add((*path, "log"), f"must be true or false; got {log!r}")
         return None
@@ -113,6 +120,8 @@ def _parse_range(tree: dict[str, Any], path: KeyPath, *, name: str, problems: Pr
             "high",
             f"must be whole, or not, as low ({low}) is; got {high}",
         ),
+        (not is_whole or isinstance(step, int | None), "step", f"must be whole, as low ({low}) is; got {step}"),
+        (_divides(step, low, high), "step", f"must divide high - low ({high - low:g}) without a rest; got {step}"),
     ]
     for good, key, what in checks:
         if not good:
@@ -120,6 +129,13 @@ def _parse_range(tree: dict[str, Any], path: KeyPath, *, name: str, problems: Pr
             return None
     ends = [_check(name, end, (*path, key), problems) for key, end in (("low", low), ("high", high))]
     return Range(low, high, log, step) if all(ends) else None
+
+
+def _divides(step: float | None, low: float, high: float) -> bool:
+    """Whether steps from low end at high; in decimals, because 0.1 does not divide 0.4 in binary."""
+    if not step or not math.isfinite(step + low + high):
+        return True  # another check has its say
+    return (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step)) == 0
 
 
 def _check(name: str, value: Any, path: KeyPath, problems: Problems) -> bool:
@@ -159,13 +175,13 @@ def _try_all_options(choice: str, node: Node | None, problems: Problems, *, imag
     for name, inner in branches.items():
         path: KeyPath = ("space", choice) if not isinstance(node, Branch) else ("space", choice, "choose", name)
         own = {leaf: inner[leaf] for leaf in inner if leaf in options_of(choice, name)}
-        fixed: dict[str, Scalar] = {leaf: part.value for leaf, part in own.items() if isinstance(part, Constant)}
+        fixed: dict[str, Scalar] = {leaf: values[0] for leaf, part in own.items() if len(values := _ends(part)) == 1}
         problem = try_options(choice, name, fixed, image_size=image_size)
         if problem:
             problems.add(path, problem)
             continue
-        for leaf, part in own.items():
-            for value in _ends(part):
+        for leaf in (leaf for leaf in own if leaf not in fixed):
+            for value in _ends(own[leaf]):
                 problem = try_options(choice, name, fixed | {leaf: value}, image_size=image_size)
                 if problem:
                     problems.add((*path, leaf), problem.removeprefix(f"{leaf} "))
@@ -173,6 +189,8 @@ def _try_all_options(choice: str, node: Node | None, problems: Problems, *, imag
 
 def _ends(node: Node) -> tuple[Scalar, ...]:
     match node:
+        case Constant(value):
+            return (value,)
         case Choice(values):
             return values
         case Range(low, high):

@@ -23,6 +23,16 @@ _PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "scikit
 _MAY_DIFFER = ("search.trials", "search.time", "resources", "data.wafers")
 
 
+class _Absent:
+    """Stands for the value of a key that is not there."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+_ABSENT = _Absent()
+
+
 def describe_data(dataset: Dataset) -> dict[str, Any]:
     """Say what a study trains on, so that it can be recognised."""
     wafers, splits = dataset.wafers, dataset.splits
@@ -49,9 +59,9 @@ def check_same_study(folder: StudyFolder, config: StudyConfig, data: Mapping[str
     before, now = _flatten(read_yaml(folder.resolved)[0]), _flatten(config.to_tree())
     names = sorted(name for name in before.keys() | now.keys() if not name.startswith(_MAY_DIFFER))
     differing = [
-        f"{name}: was {before.get(name, 'absent')!r}, is {now.get(name, 'absent')!r}"
+        f"{name}: was {before.get(name, _ABSENT)!r}, is {now.get(name, _ABSENT)!r}"
         for name in names
-        if before.get(name) != now.get(name)
+        if before.get(name, _ABSENT) != now.get(name, _ABSENT)
     ]
     for key in ("fingerprint", "split_fingerprint"):
         if earlier[key] != data[key]:

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import IO, Any
 from search.errors import ConfigError
 
 RESULTS = Path("results")
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,12 @@ def find_study(asked: str, *, results: Path = RESULTS) -> StudyFolder:
 
 def remove_if_unstarted(folder: StudyFolder) -> None:
     """Remove what was made for a study that could not start; one that ever started is left alone."""
-    if not folder.provenance.exists():
-        shutil.rmtree(folder.path, ignore_errors=True)
+    if folder.provenance.exists() or folder.trials.exists():
+        return
+    with contextlib.suppress(OSError):  # the folder may have been there before, with files that are not ours
+        for path in (folder.journal, folder.path / _LOCK):
+            path.unlink(missing_ok=True)
+        folder.path.rmdir()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -144,11 +148,18 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read JSON lines; a torn last one, as a crash leaves it, is left out."""
+    """Read JSON lines; a torn last one, as a crash leaves it, is left out.
+
+    Raises:
+        ConfigError: If any other line is damaged.
+    """
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
+        *whole, _ = path.read_bytes().split(b"\n")  # str.splitlines would also split within strings
+        for number, line in enumerate(whole, start=1):
+            try:
                 yield json.loads(line)
+            except ValueError as error:
+                raise ConfigError(f"{path}:{number}: is damaged ({error}); mend or remove the line") from None
 
 
 def cut_torn_line(path: Path) -> None:
@@ -171,7 +182,7 @@ def lock_folder(path: Path) -> IO[str]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        file = (path / ".lock").open("a+", encoding="utf-8")
+        file = (path / _LOCK).open("a+", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from None
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from search.trial.params import TrialParams
 from search.trial.vocabulary import Scalar
 
 
@@ -39,6 +40,13 @@ class Range:
     def is_whole(self) -> bool:
         """Whether the values are whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def contains(self, value: object) -> bool:
+        """Whether a value lies in the range, on its grid if it has steps, and is whole if it must be."""
+        if isinstance(value, bool) or not isinstance(value, int if self.is_whole else int | float):
+            return False
+        steps = (value - self.low) / self.step if self.step else 0
+        return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-8  # as Optuna forgives rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ class Space:
         """Go through the whole tree: full name and node."""
         yield from _walk(self.nodes, prefix="")
 
-    def contains(self, name: str, value: Scalar) -> bool:
+    def contains(self, name: str, value: object) -> bool:
         """Whether the parameter or constant `name` can take this value."""
         node = dict(self.walk()).get(name)
         match node:
@@ -97,14 +105,20 @@ class Space:
             case Choice(values):
                 return value in values
             case Branch(options):
-                return value in options
-            case Range(low, high):
-                return not isinstance(value, str) and low <= value <= high
+                return isinstance(value, str) and value in options
+            case Range():
+                return node.contains(value)
         return False
 
     def values_of(self, name: str) -> tuple[Scalar, ...]:
         """Return the values of a choice, branch or constant, or the two ends of a range; nothing if it is absent."""
         return _values(dict(self.walk()).get(name))
+
+
+def epochs_of(config: Mapping[str, Scalar]) -> int:
+    """Return the length of a flat configuration, wherever in it `epochs` is set."""
+    lengths = [value for name, value in config.items() if name.rpartition(".")[2] == "epochs"]
+    return int(lengths[0] if lengths else TrialParams.model_fields["epochs"].default)
 
 
 def to_tree(nodes: Mapping[str, Node]) -> dict[str, object]:

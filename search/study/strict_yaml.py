@@ -13,25 +13,37 @@ Lines = dict[KeyPath, int]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads numbers and words as YAML 1.2 does, and refuses aliases."""
+    """SafeLoader that reads numbers and words as YAML 1.2 does, and refuses anchors, aliases and tags."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases are not supported; write the value out", problem_mark=mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        for word in ("anchor", "tag"):  # an alias names its anchor
+            if getattr(event, word, None):
+                problem = f"{word}s are not supported; write the value out"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int", ":timestamp"))]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(":null")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that also quotes the words which `_Loader` would take for numbers."""
+    """SafeDumper that also quotes the words which `_Loader` would take for numbers, and writes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
+def _represent_word(dumper: _Dumper, word: str) -> yaml.ScalarNode:
+    """Escape the line breaks that PyYAML writes as they are and reads back as others."""
+    style = '"' if any(mark in word for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", word, style=style)
+
+
+_Dumper.add_representer(str, _represent_word)
 _NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)"
 for _tag, _pattern in (
     ("bool", r"true|false"),
@@ -64,7 +76,8 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
     except (yaml.MarkedYAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: {getattr(error, 'problem', None) or 'nested too deeply'}") from None
+        reason = ", ".join(part for name in ("context", "problem") if (part := getattr(error, name, None)))
+        raise ConfigError(f"{where}: {reason or 'nested too deeply'}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
     return value, lines
@@ -75,7 +88,7 @@ def _to_value(loader: _Loader, node: yaml.Node, path: KeyPath, lines: Lines) -> 
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node)
+            key = loader.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.MarkedYAMLError(problem=f"keys must be words; got {key!r}", problem_mark=key_node.start_mark)
             if key in mapping:

@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -20,6 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from search.errors import ConfigError
 from search.study.asha import Asha
 from search.study.config import StudyConfig
 from search.study.records import (
@@ -41,6 +42,7 @@ from search.study.rows import (
     collect_rows,
     to_row,
 )
+from search.study.space import epochs_of
 from search.trial.params import TrialParams, from_flat
 from search.trial.training import EpochReport
 from search.trial.vocabulary import Scalar
@@ -84,27 +86,41 @@ class Study:
         config: What is searched. For a folder that exists, it must be the one that it was made with, but for
             `search.trials`, `search.time` and `resources`.
         classes: Names of the K classes.
+        clock: Tells the time in seconds, from anywhere; a simulator has its own.
 
     Raises:
-        ConfigError: If the folder cannot be written or another process works on it.
+        ConfigError: If the folder cannot be written, another process works on it, or its files are damaged.
     """
 
-    def __init__(self, folder: StudyFolder, config: StudyConfig, *, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        folder: StudyFolder,
+        config: StudyConfig,
+        *,
+        classes: tuple[str, ...],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.classes = classes
         self.abort_reason = ""
-        self._opened = time.monotonic()
-        self._lock = lock_folder(folder.path)
-        self._optuna = _open_journal(folder, config)
+        self._clock = clock
+        self._opened = clock()
         self._asha = Asha(config.search.stop.asha) if config.search.stop else None
         self._live: dict[int, optuna.trial.Trial] = {}
         self._failures_in_a_row = 0
-        self.records, self._elapsed_before = _recover(self._optuna, folder)
-        self._to_resume = deque(number for number, record in self.records.items() if record.status == RUNNING)
-        self._tell_ended()
-        self._rebuild_asha()
-        self._queue_first_points()
+        self._epochs_before_failure = 0  # the most that any of those had reported
+        self._lock = lock_folder(folder.path)
+        try:
+            self._optuna = _open_journal(folder, config)
+            self.records, self._elapsed_before = _recover(self._optuna, folder)
+            self._tell_ended()
+            self._to_resume = deque(trial.number for trial in self._unfinished())
+            self._rebuild_asha()
+            self._queue_first_points()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> "Study":
         return self
@@ -122,14 +138,9 @@ class Study:
 
     def ask(self) -> Assignment | None:
         """Return the next trial to run: an interrupted one, else a new one; None if none may start now."""
-        if self.is_over:
+        if self.is_over or self.count(*JUDGED) + len(self._live) >= self.config.search.trials:
             return None
-        if self._to_resume:
-            trial = self._reopen(self._to_resume.popleft())
-        elif self.count(*JUDGED) + len(self._live) < self.config.search.trials:
-            trial = self._optuna.ask()
-        else:
-            return None
+        trial = self._reopen(self._to_resume.popleft()) if self._to_resume else self._optuna.ask()
         config = self.config.space.sample(trial)
         params = from_flat(config, where=f"trial {trial.number}", image_size=self.config.data.image_size)
         trial.set_user_attr("config", config)
@@ -142,23 +153,13 @@ class Study:
     def report(self, number: int, report: EpochReport) -> Decision:
         """Record one nominal epoch of a running trial and judge it.
 
-        A resumed trial may report an epoch that is recorded already; it is judged again but not recorded twice.
+        A resumed trial may report an epoch that is recorded already; it is neither recorded nor judged twice.
         """
         record = self.records[number]
-        self._failures_in_a_row = 0
-        is_new = report.epoch == len(record.reports) + 1
-        if is_new:
-            assert report.val is not None
-            record.reports.append(report)
-            record.values.append(self.config.objective.value(report.val.scores, self.classes))
-        value = record.values[report.epoch - 1]
-        if report.epoch == record.epochs:
-            record.status = COMPLETE
-        elif self._asha and self._asha.is_losing(number, epoch=report.epoch, length=record.epochs, value=value):
-            record.status, record.reason = STOPPED, f"not among the best after epoch {report.epoch}"
-        if is_new:
-            append_line(self.folder.trials, to_row(record, classes=self.classes, elapsed=self.elapsed))
-            self._live[number].report(value, report.epoch)
+        if report.epoch > self._epochs_before_failure:  # or trials that break in their second epoch go on for ever
+            self._failures_in_a_row = self._epochs_before_failure = 0
+        if report.epoch > len(record.reports):
+            self._record(record, report)
         if record.status != RUNNING:
             self._tell(record)
             return Decision.FINISHED
@@ -185,6 +186,7 @@ class Study:
         if number not in self._live:
             return  # told already, by the report that came before the process died
         self._failures_in_a_row += 1
+        self._epochs_before_failure = max(self._epochs_before_failure, len(self.records[number].reports))
         if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
             self.abort_reason = f"{_FAILURES_IN_A_ROW} trials failed in a row; the last: {reason}"
         is_retry = "retry_of" in self._live[number].user_attrs
@@ -200,7 +202,7 @@ class Study:
     @property
     def elapsed(self) -> float:
         """Seconds that the study has run, over all attempts."""
-        return self._elapsed_before + time.monotonic() - self._opened
+        return self._elapsed_before + self._clock() - self._opened
 
     @property
     def is_judged(self) -> bool:
@@ -225,7 +227,7 @@ class Study:
     @property
     def paused(self) -> list[TrialRecord]:
         """The interrupted trials that nobody has taken on yet."""
-        return [self.records[number] for number in list(self._to_resume)]
+        return [self.records[number] for number in list(self._to_resume) if number in self.records]
 
     @property
     def best(self) -> TrialRecord | None:
@@ -239,6 +241,19 @@ class Study:
         return sum(counts[status] for status in statuses)
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _record(self, record: TrialRecord, report: EpochReport) -> None:
+        assert report.val is not None
+        assert report.epoch == len(record.reports) + 1
+        value = self.config.objective.value(report.val.scores, self.classes)
+        record.reports.append(report)
+        record.values.append(value)
+        if report.epoch == record.epochs:
+            record.status = COMPLETE
+        elif self._asha and self._asha.is_losing(record.number, epoch=report.epoch, length=record.epochs, value=value):
+            record.status, record.reason = STOPPED, f"not among the best after epoch {report.epoch}"
+        append_line(self.folder.trials, to_row(record, classes=self.classes, elapsed=self.elapsed))
+        self._live[record.number].report(value, report.epoch)
 
     def _must_finish(self, number: int) -> bool:
         """A study whose time is up still ends with a result: the trial nearest to its end goes on if none got there."""
@@ -255,6 +270,8 @@ class Study:
 
     def _tell(self, record: TrialRecord) -> None:
         """Tell Optuna how a trial ended, and tidy its checkpoint away."""
+        if record.status in (COMPLETE, STOPPED):
+            self._failures_in_a_row = self._epochs_before_failure = 0
         trial = self._live.pop(record.number)
         trial.set_user_attr("status", record.status)
         if record.reason:
@@ -262,7 +279,7 @@ class Study:
         if record.scores:
             f1 = {name: round(value, 4) for name, value in zip(self.classes, record.scores.f1, strict=True)}
             trial.set_user_attr("val_f1", {name: value for name, value in f1.items() if not math.isnan(value)})
-        if record.status == INFEASIBLE:
+        if record.status == INFEASIBLE and not trial.constraints:  # a crash may have come just after this
             trial.set_constraint("works", _VIOLATION)
         states = {COMPLETE: TrialState.COMPLETE, FAILED: TrialState.FAIL}
         value = record.value if record.status == COMPLETE else None
@@ -277,11 +294,14 @@ class Study:
 
     def _tell_ended(self) -> None:
         """Tell Optuna of trials that ended just before a crash: their last row is there, the telling is not."""
-        for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for trial in self._unfinished():
             record = self.records.get(trial.number)
             if record and record.status != RUNNING:
                 self._live[trial.number] = self._reopen(trial.number)
                 self._tell(record)
+
+    def _unfinished(self) -> list[FrozenTrial]:
+        return self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _rebuild_asha(self) -> None:
         for record in self.records.values():
@@ -301,8 +321,17 @@ def _open_journal(folder: StudyFolder, config: StudyConfig) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.journal.with_name(f"{folder.journal.name}.lock").unlink(missing_ok=True)
     cut_torn_line(folder.journal)
-    storage = JournalStorage(JournalFileBackend(str(folder.journal.absolute())))
-    study = optuna.create_study(storage=storage, study_name=folder.path.name, direction="maximize", load_if_exists=True)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(folder.journal.absolute())))
+    except ValueError as error:
+        raise ConfigError(
+            f"{folder.journal}: is damaged ({error}); restore it, or use --study NAME for a new study"
+        ) from None
+    names = optuna.get_all_study_names(storage)
+    if names:  # under its old name if the folder was renamed
+        study = optuna.load_study(study_name=names[0], storage=storage)
+    else:
+        study = optuna.create_study(storage=storage, study_name=folder.path.name, direction="maximize")
     # A sampler that starts again from the same seed would propose its first configurations a second time.
     seed = int(np.random.SeedSequence([config.search.seed, len(study.trials)]).generate_state(1)[0])
     with warnings.catch_warnings():
@@ -320,17 +349,27 @@ def _recover(study: optuna.Study, folder: StudyFolder) -> tuple[dict[int, TrialR
 
     Returns:
         The records by trial number, and the seconds that the study had run.
+
+    Raises:
+        ConfigError: If one of the two files misses more than a crash can explain.
     """
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if "config" in trial.user_attrs}
     found = list(read_lines(folder.trials))
     rows = [row for row in found if row["trial"] in trials and _is_known(row, trials[row["trial"]])]
+    known = Counter(row["trial"] for row in rows if "objective" in row)
+    strays = {row["trial"] for row in found if row["trial"] not in trials}
+    strays |= {number for number, trial in trials.items() if known[number] != len(trial.intermediate_values)}
+    if strays:
+        raise ConfigError(
+            f"{folder.path}: {folder.journal.name} and {folder.trials.name} disagree on trial {min(strays)}, more than "
+            "a crash can explain; restore both from one backup, or use --study NAME for a new study"
+        )
     if folder.trials.exists():  # also cuts a torn last line
         write_atomically(folder.trials, "".join(to_line(row) for row in rows))
     records = collect_rows(rows)
     for number, trial in trials.items():
         config = trial.user_attrs["config"]
-        epochs = int(config.get("epochs", TrialParams.model_fields["epochs"].default))
-        record = records.setdefault(number, TrialRecord(number=number, config=config, epochs=epochs))
+        record = records.setdefault(number, TrialRecord(number=number, config=config, epochs=epochs_of(config)))
         if trial.state.is_finished():
             record.status = trial.user_attrs.get("status", FAILED)
     return dict(sorted(records.items())), max((row["elapsed"] for row in found), default=0.0)

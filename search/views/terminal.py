@@ -16,6 +16,11 @@ from search.views.words import configuration, duration
 _HEARTBEAT_S = 30.0
 
 
+def say(console: Console, text: str) -> None:
+    """Print a message: wrapped between words on a terminal, never elsewhere, where programs read lines."""
+    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
 class SearchView:
     """Shows a study while it runs; a context manager.
 
@@ -58,7 +63,7 @@ class SearchView:
 
     def _say(self, line: str) -> None:
         self._last_line = time.monotonic()
-        self._console.print(f"{duration(self._study.elapsed):>8}  {line}", highlight=False, soft_wrap=True)
+        say(self._console, f"{duration(self._study.elapsed):>8}  {line}")
 
     def _end_of(self, record: TrialRecord) -> str:
         score = f"{record.value:.4f}" if record.values else "no score"
@@ -95,17 +100,17 @@ class SearchView:
         if self._is_synthetic:
             head.append("  SYNTHETIC wafers", style="bold yellow")
         head.append(f"  {self._time_left()}")
+        progress = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=study.config.search.trials, completed=study.count(*JUDGED), width=24)
+        progress.add_row(bar, self._counts())
         trials = Table.grid(padding=(0, 2))
+        trials.add_column(no_wrap=True)
+        trials.add_column(no_wrap=True, overflow="ellipsis", style="dim")
         for record in study.running:
-            trials.add_row(_progress_of(record), Text(configuration(record.config, study.config.space), style="dim"))
+            trials.add_row(_progress_of(record), configuration(record.config, study.config.space))
         best_line = self._f1_line(best) if best else "none has run to its end yet"
-        return Group(
-            head,
-            ProgressBar(total=study.config.search.trials, completed=study.count(*JUDGED), width=60),
-            Text(self._counts()),
-            Text(f"best: {f'trial {best.number}, ' if best else ''}{best_line}", style="green"),
-            trials,
-        )
+        winner = Text(f"best: {f'trial {best.number}, ' if best else ''}{best_line}", style="green")
+        return Group(head, progress, winner, trials)
 
 
 def _progress_of(record: TrialRecord) -> str:

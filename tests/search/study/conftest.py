@@ -1,0 +1,146 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import settings
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from search.study.config import StudyConfig
+from search.study.config_file import load_study_config
+from search.study.records import StudyFolder
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
+from search.study.study import Study
+from search.testing import FakeClock
+
+# A property must hold, not be quick: two shared cores stall now and then.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def write_yaml(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a YAML file in a folder of its own."""
+
+    def write(text: str | bytes, *, name: str = "space.yaml") -> Path:
+        path = tmp_path_factory.mktemp("yaml") / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def load(write_yaml: Callable[..., Path]) -> Callable[..., StudyConfig]:
+    """Load a space file from its text."""
+
+    def load_text(text: str, *, overrides: dict[str, object] | None = None) -> StudyConfig:
+        return load_study_config(write_yaml(text), overrides=overrides)
+
+    return load_text
+
+
+@pytest.fixture(scope="session")
+def classes() -> tuple[str, ...]:
+    return ("Center", "Edge-Ring", "none")
+
+
+@pytest.fixture(scope="session")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], StudyFolder]:
+    """Choose a folder for a study; it does not exist yet."""
+    return lambda: StudyFolder(tmp_path_factory.mktemp("results") / "a-study")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    return StudyFolder(tmp_path / "results" / "a-study")
+
+
+@pytest.fixture(scope="session")
+def make_config(load: Callable[..., StudyConfig]) -> Callable[..., StudyConfig]:
+    """Make the config of a study of six trials of four epochs, none of them stopped unless `factor` is given."""
+
+    def make(
+        *, trials: int = 6, factor: int | None = None, epochs: str = "4", sampler: str = "tpe", **more: object
+    ) -> StudyConfig:
+        stop = "null" if factor is None else f"{{asha: {{first_rung: 1 epoch, factor: {factor}}}}}"
+        return load(
+            f"""
+            name: fake
+            data: {{wafers: synthetic, image_size: 16, epoch_samples: 256}}
+            space:
+              epochs: {epochs}
+              lr: {{low: 1e-4, high: 1e-1, log: true}}
+              weight_decay: {{low: 0.0, high: 0.1}}
+              model: {{choose: {{wafer_cnn: {{width: [4, 8], dropout: {{low: 0.0, high: 0.5}}}}, wafer_resnet: {{}}}}}}
+            objective: {more.get("objective", "{}")}
+            first: {more.get("first", "[]")}
+            search: {{trials: {trials}, time: {more.get("time", "null")}, sampler: {sampler}, stop: {stop}}}
+            """
+        )
+
+    return make
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def open_study(classes: tuple[str, ...]) -> Callable[..., Study]:
+    """Open a study whose time stands still."""
+
+    def open_it(folder: StudyFolder, config: StudyConfig, *, clock: FakeClock | None = None) -> Study:
+        return Study(folder, config, classes=classes, clock=clock or FakeClock())
+
+    return open_it
+
+
+@pytest.fixture(scope="session")
+def journal_of() -> Callable[[StudyFolder], optuna.Study]:
+    """Read the Optuna study of a folder, as another program would."""
+
+    def read(folder: StudyFolder) -> optuna.Study:
+        storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+        [name] = optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=name, storage=storage)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[[StudyFolder], list[dict]]:
+    """Read the trials.jsonl of a folder, as another program would."""
+    return lambda folder: [json.loads(line) for line in folder.trials.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def assert_consistent(journal_of, rows_of) -> Callable[[StudyFolder, Study], None]:
+    """Check that the journal, trials.jsonl and what the study knows say the same."""
+    states = {
+        RUNNING: TrialState.RUNNING,
+        COMPLETE: TrialState.COMPLETE,
+        STOPPED: TrialState.PRUNED,
+        INFEASIBLE: TrialState.PRUNED,
+        FAILED: TrialState.FAIL,
+    }
+
+    def check(folder: StudyFolder, study: Study) -> None:
+        trials = {t.number: t for t in journal_of(folder).trials if t.state is not TrialState.WAITING}
+        rows = rows_of(folder)
+        known = {(n, epoch): value for n, t in trials.items() for epoch, value in t.intermediate_values.items()}
+        reports = [((row["trial"], row["epoch"]), row["objective"]) for row in rows if "objective" in row]
+        assert sorted(reports) == sorted(known.items())  # no epoch is missing, none stands there twice
+        assert {n: t.state for n, t in trials.items()} == {n: states[r.status] for n, r in study.records.items()}
+        assert {n: t.user_attrs["config"] for n, t in trials.items()} == {n: r.config for n, r in study.records.items()}
+        for n, record in study.records.items():
+            assert record.values == [known[n, epoch] for epoch in range(1, len(record.values) + 1)]
+            assert [report.epoch for report in record.reports] == list(range(1, len(record.reports) + 1))
+        last = {row["trial"]: row["status"] for row in rows}
+        assert last == {n: r.status for n, r in study.records.items() if n in last}
+
+    return check

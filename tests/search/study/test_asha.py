@@ -1,0 +1,134 @@
+"""Whom the judge stops, and whom it never stops."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.study.asha import Asha
+from search.study.config import AshaConfig
+
+factors = st.integers(2, 5)
+orders = st.integers(1, 40).flatmap(lambda n: st.permutations(range(n)))
+
+
+def make(*, first_rung=1, factor=3):
+    return Asha(AshaConfig(first_rung=first_rung, factor=factor))
+
+
+def survivors(asha, scores, *, epoch=1, length=9):
+    """Let trials arrive at a rung one by one; return which of them go on."""
+    return [i for i, score in enumerate(scores) if not asha.is_losing(i, epoch=epoch, length=length, value=score)]
+
+
+@pytest.mark.parametrize(
+    ("first_rung", "factor", "length", "rungs"),
+    [
+        (1, 3, 27, [1, 3, 9]),
+        (1, 3, 28, [1, 3, 9, 27]),
+        (2, 3, 24, [2, 6, 18]),
+        (2, 2, 8, [2, 4]),
+        (2, 3, 2, []),
+        (1, 2, 1, []),
+        (5, 4, 19, [5]),
+    ],
+)
+def test_rungs_are_multiples_below_the_end(first_rung, factor, length, rungs):
+    assert make(first_rung=first_rung, factor=factor).rungs(length) == rungs
+
+
+@given(factor=factors, order=orders)
+def test_nobody_is_stopped_before_a_rung_holds_more_than_factor_trials(factor, order):
+    going_on = survivors(make(factor=factor), order)
+
+    assert going_on[:factor] == list(range(min(factor, len(order))))
+
+
+@given(factor=factors, order=orders)
+def test_the_best_always_survives(factor, order):
+    going_on = survivors(make(factor=factor), order)
+
+    assert order.index(max(order)) in going_on
+
+
+@given(factor=factors, order=orders)
+def test_whoever_is_stopped_is_not_among_the_best_share_at_that_moment(factor, order):
+    going_on = survivors(make(factor=factor), order)
+
+    for i in set(range(len(order))) - set(going_on):
+        n_better = sum(score > order[i] for score in order[:i])
+        assert n_better >= (i + 1) / factor
+
+
+@given(factor=factors, n=st.integers(1, 40))
+def test_if_each_trial_is_worse_than_all_before_only_the_first_few_survive(factor, n):
+    assert survivors(make(factor=factor), range(n, 0, -1)) == list(range(min(n, factor)))
+
+
+@given(factor=factors, n=st.integers(1, 40))
+def test_equals_are_not_stopped(factor, n):
+    assert survivors(make(factor=factor), [0.5] * n) == list(range(n))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_about_one_in_factor_trials_survives(factor):
+    n, generator = 120, np.random.default_rng(0)
+
+    shares = [len(survivors(make(factor=factor), generator.permutation(n))) / n for _ in range(100)]
+
+    # A little more than the share: the first few are judged by few.
+    assert 1 / factor <= np.mean(shares) <= 1 / factor + 0.05
+
+
+@given(factor=factors, order=orders)
+def test_trials_of_other_lengths_are_not_compared(factor, order):
+    alone, mixed = make(factor=factor), make(factor=factor)
+    for i, score in enumerate(order):
+        mixed.is_losing(1000 + i, epoch=1, length=4, value=score + 100)
+
+    assert survivors(mixed, order) == survivors(alone, order)
+
+
+@given(factor=factors, order=orders)
+def test_epochs_that_are_no_rungs_do_not_count(factor, order):
+    asha = make(first_rung=2, factor=factor)
+
+    assert survivors(asha, order, epoch=1) == list(range(len(order)))
+    assert survivors(asha, order, epoch=3 * factor, length=100) == list(range(len(order)))
+
+
+def test_a_later_value_does_not_pollute_an_earlier_rung():
+    asha, fresh = make(factor=2), make(factor=2)
+    for i in range(3):
+        fresh.remember(i, epoch=1, length=8, value=0.1 * i)
+        asha.remember(i, epoch=1, length=8, value=0.1 * i)
+        asha.remember(i, epoch=2, length=8, value=0.9)
+        asha.remember(i, epoch=3, length=8, value=0.9)
+
+    verdicts = [each.is_losing(9, epoch=1, length=8, value=0.15) for each in (asha, fresh)]
+
+    assert verdicts == [False, False]
+
+
+@given(factor=factors, order=orders, n_before=st.integers(0, 40))
+def test_a_judge_rebuilt_from_memory_gives_the_same_verdicts(factor, order, n_before):
+    one = make(factor=factor)
+    survivors(one, order[:n_before])
+    rebuilt = make(factor=factor)
+    for i in reversed(range(len(order[:n_before]))):
+        rebuilt.remember(i, epoch=1, length=9, value=order[i])
+
+    verdicts = [
+        [each.is_losing(i, epoch=1, length=9, value=order[i]) for i in range(n_before, len(order))]
+        for each in (one, rebuilt)
+    ]
+
+    assert verdicts[0] == verdicts[1]
+
+
+def test_a_trial_that_reports_again_is_not_counted_twice():
+    asha = make(factor=2)
+    for _ in range(5):
+        asha.is_losing(0, epoch=1, length=4, value=0.9)
+
+    assert not asha.is_losing(1, epoch=1, length=4, value=0.1)

@@ -1,0 +1,116 @@
+"""What a study's data section opens."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data_pipeline.errors import DataError
+from search.errors import ConfigError
+from search.study.config import DataConfig
+from search.study.data import check_objective, check_same_data, describe, open_data, trial_data
+from search.study.provenance import describe_data
+
+CONFIG = DataConfig(wafers="synthetic", synthetic_wafers=800, image_size=16, epoch_samples=100)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return open_data(CONFIG, results=tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture
+def weigh(load):
+    """Make a config that weighs these classes."""
+    return lambda *names: load(
+        f"space: {{epochs: 4}}\nobjective: {{weights: {{{', '.join(f'{n}: 2' for n in names)}}}}}"
+    )
+
+
+def test_a_trial_sees_train_and_validation_encoded_and_nothing_else(dataset):
+    data = trial_data(dataset, CONFIG)
+
+    assert (data.n_classes, data.epoch_samples) == (9, 100)
+    assert data.train.maps.shape == (len(dataset.splits.train), 16, 16)
+    assert data.val.maps.shape == (len(dataset.splits.val), 16, 16)
+    assert not hasattr(data, "test")
+
+
+def test_encoded_maps_are_kept_beside_the_studies(dataset):
+    trial_data(dataset, CONFIG)
+
+    assert dataset.cache.name == ".cache"
+    assert list(dataset.cache.iterdir())
+
+
+def test_the_section_decides_how_the_wafers_are_divided(dataset, tmp_path):
+    split = CONFIG.split.model_copy(update={"val": 0.4, "seed": 5})
+
+    other = open_data(CONFIG.model_copy(update={"split": split}), results=tmp_path)
+
+    assert other.wafers.fingerprint == dataset.wafers.fingerprint
+    assert other.splits.fingerprint != dataset.splits.fingerprint
+    assert len(other.splits.val) > 1.5 * len(dataset.splits.val)
+
+
+def test_wafers_that_are_not_there_are_refused(tmp_path):
+    config = CONFIG.model_copy(update={"wafers": str(tmp_path / "gone.npz")})
+
+    with pytest.raises(DataError, match=r"gone\.npz"):
+        open_data(config, results=tmp_path)
+
+
+def test_what_was_loaded_and_proved_is_said(dataset):
+    said = describe(dataset)
+
+    assert said.startswith("SYNTHETIC wafers: ")
+    assert "800 wafers: Center " in said
+    assert f"split {dataset.splits.fingerprint}: train {len(dataset.splits.train)}, val " in said
+    assert "(locked)" in said
+    assert "proved: every one of 800 labelled wafers in exactly one part" in said
+
+
+def test_a_study_can_recognise_its_data(dataset):
+    data = describe_data(dataset)
+
+    assert data["synthetic"] is True
+    assert data["classes"] == list(dataset.wafers.classes)
+    assert sum(data["wafers"].values()) == 800
+    check_same_data(dataset, fingerprint=data["fingerprint"], split_fingerprint=data["split_fingerprint"])
+
+
+@pytest.mark.parametrize("changed", ["fingerprint", "split_fingerprint"])
+def test_other_wafers_or_another_division_are_refused(dataset, changed):
+    data = describe_data(dataset)
+    given = {key: data[key] for key in ("fingerprint", "split_fingerprint")} | {changed: "0123abcd"}
+
+    with pytest.raises(ConfigError, match=r"the study was made with .*0123abcd.*; give the same wafers by --data"):
+        check_same_data(dataset, **given)
+
+
+def test_classes_that_exist_may_be_weighed(dataset, weigh):
+    check_objective(weigh("Scratch", "Edge-Loc"), dataset)
+
+
+def test_an_objective_without_weights_fits_any_data(dataset, load):
+    check_objective(load("space: {epochs: 4}"), dataset)
+
+
+def test_a_class_that_does_not_exist_gets_the_nearest_name(dataset, weigh):
+    expected = "objective.weights.Scrach: no such class in the data; did you mean 'Scratch'? (known: Center, "
+
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        check_objective(weigh("Loc", "Scrach"), dataset)
+
+
+def test_weights_on_classes_that_validation_lacks_are_refused(dataset, weigh):
+    k = dataset.wafers.classes.index("Scratch")
+    without = dataset.splits.val[dataset.wafers.labels[dataset.splits.val] != k]
+    poor = replace(dataset, splits=replace(dataset.splits, val=np.asarray(without)))
+
+    check_objective(weigh("Scratch", "none"), poor)
+    with pytest.raises(
+        ConfigError, match=r"objective\.weights: no validation wafer is Scratch; change data\.split\.seed"
+    ):
+        check_objective(weigh("Scratch"), poor)

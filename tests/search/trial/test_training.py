@@ -1,0 +1,217 @@
+import random
+import re
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.augment import AUGMENTS
+from data_pipeline.batches import EncodedWafers
+from data_pipeline.sampling import SAMPLINGS, choose_subset
+from search.errors import TrialFailed
+from search.trial.evaluation import choose_dtype, judge_model
+from search.trial.optimization import SCHEDULES
+from search.trial.training import train_and_evaluate
+
+# Each step makes the weights nine times as large, with the sign turned.
+DIVERGING = {"optimizer": "sgd", "optimizer.sgd.momentum": 0.0, "lr": 10.0, "weight_decay": 1.0, "epochs": 50}
+
+
+def start(params, data, *, state=None):
+    return train_and_evaluate(params, data, generator=torch.Generator().manual_seed(params.seed), state=state)
+
+
+def drain(training):
+    """All reports, and the trained model."""
+    models = []
+
+    def keep_model():
+        models.append((yield from training))
+
+    reports = [evaluation.report for evaluation in keep_model()]
+    return reports, models[0]
+
+
+def train_losses(reports):
+    return [report.train_loss for report in reports]
+
+
+@pytest.fixture
+def data(make_data):
+    return make_data()
+
+
+def test_a_small_network_learns_32_wafers_with_arbitrary_labels_by_heart(wafers, make_data, read, train):
+    few = EncodedWafers(maps=wafers.maps[:32], labels=torch.arange(32) % 9)
+    data = replace(make_data(epoch_samples=320), train=few, val=few)
+    params = read(**{"epochs": 8, "augment": "none", "model.wafer_cnn.width": 16, "model.wafer_cnn.dropout": 0.0})
+
+    last = train(params, data)[-1]
+
+    assert last.train_accuracy == 1
+    assert last.train_loss < 0.1
+    assert last.val.scores.accuracy == 1
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_every_strategy_reports_after_equal_numbers_of_wafers(sampling, make_data, read, train):
+    reports = train(read(sampling=sampling, epochs=3), make_data(epoch_samples=50))
+
+    assert [(report.epoch, report.samples) for report in reports] == [(1, 50), (2, 100), (3, 150)]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_classes_without_training_wafers_are_no_obstacle(sampling, wafers, data, read, train):
+    two_classes = wafers.select(torch.nonzero((wafers.labels == 2) | (wafers.labels == 6)).flatten())
+
+    reports = train(read(sampling=sampling), replace(data, train=two_classes))
+
+    assert all(np.isfinite(report.train_loss) for report in reports)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_learning_rate_read_back_is_the_schedules_at_the_last_step_of_each_epoch(schedule, data, read, train):
+    reports = train(read(schedule=schedule, epochs=3, batch_size=16, lr=0.02), data)
+
+    expected = [0.02 * SCHEDULES[schedule]((4 * epoch - 0.5) / 12) for epoch in (1, 2, 3)]
+    assert [report.lr for report in reports] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("precision", "name"), [("fp32", "float32"), ("bf16", "bfloat16")])
+def test_a_report_names_the_precision_it_was_computed_in(precision, name, data, read, train):
+    assert {report.precision for report in train(read(precision=precision), data)} == {name}
+
+
+def test_auto_is_reported_as_what_it_came_to(data, read, train):
+    dtype = choose_dtype("auto", torch.device("cpu"))
+
+    assert {f"torch.{report.precision}" for report in train(read(precision="auto"), data)} == {str(dtype)}
+
+
+def test_the_trained_model_comes_back_and_scores_as_last_reported(data, read):
+    reports, model = drain(start(read(), data))
+
+    judgement = judge_model(model, data.val, n_classes=9, dtype=torch.float32)
+
+    assert repr(judgement) == repr(reports[-1].val)
+    assert reports[-1].n_parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("changes", [{}, {"val": None}], ids=["with validation", "without validation"])
+def test_the_trained_model_comes_back_in_evaluation_mode(changes, data, read):
+    _, model = drain(start(read(), replace(data, **changes)))
+
+    assert not any(module.training for module in model.modules())
+
+
+def test_without_validation_wafers_there_is_no_judgement_and_the_training_is_the_same(data, read, train):
+    judged = train(read(), data)
+
+    blind = train(read(), replace(data, val=None))
+
+    assert [report.val for report in blind] == [None, None]
+    assert train_losses(blind) == train_losses(judged)
+
+
+def test_a_loss_that_becomes_nan_fails_the_trial_with_its_epoch_and_step(data, read):
+    reports = []
+
+    with pytest.raises(TrialFailed, match=r"^loss became nan in epoch \d+ \(step \d+\)$") as caught:
+        for evaluation in start(read(**DIVERGING), replace(data, val=None)):
+            reports.append(evaluation.report)
+
+    epoch, step = map(int, re.findall(r"\d+", caught.value.reason))
+    assert caught.value.status == "diverged"
+    assert epoch == len(reports) + 1
+    assert 4 * (epoch - 1) < step <= 4 * epoch
+    assert all(np.isfinite(report.train_loss) for report in reports)
+
+
+def test_a_validation_loss_that_becomes_nan_fails_the_trial_with_its_epoch(data, read):
+    state = next(start(read(), data)).state
+    broken = {name: tensor * np.nan for name, tensor in state["model"].items() if name.endswith("running_var")}
+
+    training = start(read(), data, state=state | {"model": state["model"] | broken})
+
+    with pytest.raises(TrialFailed, match=r"^validation loss became nan in epoch 2$") as caught:
+        next(training)
+    assert caught.value.status == "diverged"
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_nothing_is_written_to_the_wafers(augment, data, read, train):
+    parts = [tensor for part in (data.train, data.val) for tensor in (part.maps, part.labels)]
+    before = [tensor.clone() for tensor in parts]
+
+    train(read(augment=augment), data)
+
+    assert all(torch.equal(old, new) for old, new in zip(before, parts, strict=True))
+
+
+def test_reading_and_training_leave_the_global_random_states_as_they_were(data, read, train):
+    def states():
+        return torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()  # noqa: NPY002
+
+    before = states()
+
+    train(read(optimizer="sgd"), data)
+
+    assert states() == before
+
+
+def test_a_subset_trains_on_its_share_of_every_class_and_on_nothing_else(data, read, train):
+    kept = torch.from_numpy(choose_subset(data.train.labels.numpy(), fraction=0.3))
+    maps_without_others, maps_without_one = torch.zeros_like(data.train.maps), data.train.maps.clone()
+    maps_without_others[kept] = data.train.maps[kept]
+    maps_without_one[kept[0]] = 0
+    without_others, without_one = (
+        replace(data, train=replace(data.train, maps=maps)) for maps in (maps_without_others, maps_without_one)
+    )
+
+    losses = train_losses(train(read(subset=0.3), data))
+
+    assert train_losses(train(read(subset=0.3), without_others)) == losses
+    assert train_losses(train(read(subset=0.3), without_one)) != losses
+    assert train_losses(train(read(subset=1.0), without_others)) != train_losses(train(read(subset=1.0), data))
+
+
+def test_a_batch_larger_than_the_epoch_is_the_epoch(make_data, read, train):
+    data = make_data(epoch_samples=48)
+
+    assert train_losses(train(read(batch_size=500), data)) == train_losses(train(read(batch_size=48), data))
+
+
+def test_a_single_wafer_left_over_joins_the_last_step(make_data, read, train):
+    reports = train(read(batch_size=16, epochs=2, lr=0.02), make_data(epoch_samples=33))
+
+    assert [report.samples for report in reports] == [33, 66]
+    assert [report.lr for report in reports] == pytest.approx(
+        [0.02 * SCHEDULES["cosine"]((2 * epoch - 0.5) / 4) for epoch in (1, 2)]
+    )
+
+
+def test_a_gradient_that_is_clipped_to_nearly_nothing_moves_nearly_nothing(data, read, train):
+    sgd = {"optimizer": "sgd", "weight_decay": 0.0, "augment": "none", "model.wafer_cnn.dropout": 0.0}
+    free, clipped = (train(read(**sgd, grad_clip=clip, lr=0.1, epochs=6), data) for clip in (0.0, 1e-6))
+
+    assert abs(clipped[-1].train_loss - clipped[0].train_loss) < abs(free[-1].train_loss - free[0].train_loss) / 2
+
+
+def test_moving_the_data_to_the_cpu_copies_nothing(data):
+    moved = data.to(torch.device("cpu"))
+
+    assert moved.train.maps.data_ptr() == data.train.maps.data_ptr()
+    assert moved.val.maps.data_ptr() == data.val.maps.data_ptr()
+    assert (moved.n_classes, moved.epoch_samples) == (9, 64)
+
+
+def test_moving_data_without_a_validation_part_keeps_it_without_one(data):
+    assert replace(data, val=None).to(torch.device("cpu")).val is None
+
+
+def test_training_can_be_left_after_any_report(data, read, train):
+    reports = [evaluation.report for evaluation in islice(start(read(epochs=3), data), 2)]
+
+    assert train_losses(reports) == train_losses(train(read(epochs=3), data))[:2]
