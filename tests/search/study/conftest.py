@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
@@ -90,14 +90,18 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(scope="session")
-def open_study(classes: tuple[str, ...]) -> Callable[..., Study]:
-    """Open a study whose time stands still."""
+@pytest.fixture
+def open_study(classes: tuple[str, ...]) -> Iterator[Callable[..., Study]]:
+    """Open a study whose time stands still; it is closed after the test."""
+    opened = []
 
     def open_it(folder: StudyFolder, config: StudyConfig, *, clock: FakeClock | None = None) -> Study:
-        return Study(folder, config, classes=classes, clock=clock or FakeClock())
+        opened.append(Study(folder, config, classes=classes, clock=clock or FakeClock()))
+        return opened[-1]
 
-    return open_it
+    yield open_it
+    for study in opened:
+        study.close()
 
 
 @pytest.fixture(scope="session")
