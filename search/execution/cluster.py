@@ -1,6 +1,7 @@
 """Starting Ray, or joining it, with settings that are safe on a shared machine and quiet on a terminal."""
 
 import logging
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: boo
     """
     try:
         if address:
+            _check_reachable(address)
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             context = ray.init(
@@ -51,8 +53,9 @@ def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: boo
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]})") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"--address {address}: no Ray cluster there" if address else "Ray cannot be started here"
+        raise ConfigError(f"{where} ({str(error).splitlines()[0]})") from None
     _protect_token()
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     n_cpus, n_gpus = int(total.get("CPU", 0)), total.get("GPU", 0.0)
@@ -79,6 +82,21 @@ def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: boo
 def stop_ray() -> None:
     """Stop the local Ray, or leave the cluster."""
     ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Knock first: Ray itself would go on trying an address where nobody listens for minutes.
+
+    Raises:
+        ConfigError: If it is of a form that would move the search away from its files.
+        OSError: If nobody listens there.
+        ValueError: If it is no address.
+    """
+    if address.startswith("ray://"):
+        raise ConfigError(f"--address {address}: would run the search on another machine; use `ray job submit` there")
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def _protect_token() -> None:

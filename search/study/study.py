@@ -6,43 +6,20 @@ opening the same folder again is the resume, and a larger number of trials or mo
 
 import math
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Any
 
-import numpy as np
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from search.errors import ConfigError
 from search.study.asha import Asha
 from search.study.config import StudyConfig
-from search.study.records import (
-    StudyFolder,
-    append_line,
-    cut_torn_line,
-    lock_folder,
-    read_lines,
-    to_line,
-    write_atomically,
-)
-from search.study.rows import (
-    COMPLETE,
-    FAILED,
-    INFEASIBLE,
-    RUNNING,
-    STOPPED,
-    TrialRecord,
-    collect_rows,
-    to_row,
-)
-from search.study.space import epochs_of
+from search.study.journal import open_journal, recover
+from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
 from search.trial.params import TrialParams, from_flat
 from search.trial.training import EpochReport
 from search.trial.vocabulary import Scalar
@@ -112,8 +89,8 @@ class Study:
         self._epochs_before_failure = 0  # the most that any of those had reported
         self._lock = lock_folder(folder.path)
         try:
-            self._optuna = _open_journal(folder, config)
-            self.records, self._elapsed_before = _recover(self._optuna, folder)
+            self._optuna = open_journal(folder, config)
+            self.records, self._elapsed_before = recover(self._optuna, folder)
             self._tell_ended()
             self._to_resume = deque(trial.number for trial in self._unfinished())
             self._rebuild_asha()
@@ -314,68 +291,3 @@ class Study:
         for i, point in enumerate(self.config.first):
             if i not in queued:
                 self._optuna.enqueue_trial(dict(point), user_attrs={"first": i})
-
-
-def _open_journal(folder: StudyFolder, config: StudyConfig) -> optuna.Study:
-    """Open the Optuna study after clearing away what a killed process may have left; needs the folder's lock."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.journal.with_name(f"{folder.journal.name}.lock").unlink(missing_ok=True)
-    cut_torn_line(folder.journal)
-    try:
-        storage = JournalStorage(JournalFileBackend(str(folder.journal.absolute())))
-    except ValueError as error:
-        raise ConfigError(
-            f"{folder.journal}: is damaged ({error}); restore it, or use --study NAME for a new study"
-        ) from None
-    names = optuna.get_all_study_names(storage)
-    if names:  # under its old name if the folder was renamed
-        study = optuna.load_study(study_name=names[0], storage=storage)
-    else:
-        study = optuna.create_study(storage=storage, study_name=folder.path.name, direction="maximize")
-    # A sampler that starts again from the same seed would propose its first configurations a second time.
-    seed = int(np.random.SeedSequence([config.search.seed, len(study.trials)]).generate_state(1)[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, in Optuna since 2021
-        samplers: dict[str, Any] = {
-            "tpe": lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
-            "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        }
-        study.sampler = samplers[config.search.sampler]()
-    return study
-
-
-def _recover(study: optuna.Study, folder: StudyFolder) -> tuple[dict[int, TrialRecord], float]:
-    """Read what the journal knows, and drop the rows of trials.jsonl that it does not know.
-
-    Returns:
-        The records by trial number, and the seconds that the study had run.
-
-    Raises:
-        ConfigError: If one of the two files misses more than a crash can explain.
-    """
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if "config" in trial.user_attrs}
-    found = list(read_lines(folder.trials))
-    rows = [row for row in found if row["trial"] in trials and _is_known(row, trials[row["trial"]])]
-    known = Counter(row["trial"] for row in rows if "objective" in row)
-    strays = {row["trial"] for row in found if row["trial"] not in trials}
-    strays |= {number for number, trial in trials.items() if known[number] != len(trial.intermediate_values)}
-    if strays:
-        raise ConfigError(
-            f"{folder.path}: {folder.journal.name} and {folder.trials.name} disagree on trial {min(strays)}, more than "
-            "a crash can explain; restore both from one backup, or use --study NAME for a new study"
-        )
-    if folder.trials.exists():  # also cuts a torn last line
-        write_atomically(folder.trials, "".join(to_line(row) for row in rows))
-    records = collect_rows(rows)
-    for number, trial in trials.items():
-        config = trial.user_attrs["config"]
-        record = records.setdefault(number, TrialRecord(number=number, config=config, epochs=epochs_of(config)))
-        if trial.state.is_finished():
-            record.status = trial.user_attrs.get("status", FAILED)
-    return dict(sorted(records.items())), max((row["elapsed"] for row in found), default=0.0)
-
-
-def _is_known(row: Mapping[str, Any], trial: FrozenTrial) -> bool:
-    if "objective" in row:
-        return row["epoch"] in trial.intermediate_values
-    return trial.state.is_finished()

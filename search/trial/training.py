@@ -191,7 +191,7 @@ def _learn(
     losses, n_right = [], torch.zeros((), dtype=torch.int64, device=device)
     learner.model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(_draw_seed(generator))  # dropout knows only the global generators
+        _seed_dropout(_draw_seed(generator), device)
         for channels, labels in train_batches(train, drawn, choices, batch_size=params.batch_size):
             for group in learner.optimizer.param_groups:
                 group["lr"] = learner.lr_at_step(step)
@@ -209,6 +209,13 @@ def _learn(
     total = torch.stack(losses).double().cpu()  # the only time in an epoch that the device is waited for
     _check_finite(total, epoch=epoch, last_step=step)
     return total.sum().item() / len(drawn), n_right.item() / len(drawn)
+
+
+def _seed_dropout(seed: int, device: torch.device) -> None:
+    """Dropout knows only the global generators."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _check_finite(losses: Tensor, *, epoch: int, last_step: int) -> None:
