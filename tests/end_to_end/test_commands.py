@@ -241,3 +241,51 @@ def test_a_changed_space_is_refused_with_what_differs(finished):
 
     assert refused.returncode == 2
     assert "data.epoch_samples: was 600, is 700" in refused.stderr
+
+
+def test_configurations_that_diverge_are_infeasible_and_nothing_is_best(tmp_path):
+    diverging = TINY.replace("lr: {low: 1e-3, high: 1e-2, log: true}", "lr: 10.0")
+    diverging = diverging.replace("space:", "space:\n  optimizer: sgd\n  precision: fp32\n  weight_decay: 1.0")
+    (tmp_path / "tiny.yaml").write_text(diverging, "utf-8")
+
+    searched = search(tmp_path, "--trials", 3)
+
+    assert searched.returncode == 0, searched.stderr
+    assert "3 infeasible" in searched.stdout
+    assert "no trial ran to its end, so there is no best.yaml" in searched.stdout
+    study = tmp_path / "results" / "tiny-synthetic"
+    assert "became" in rows_of(study)[0]["reason"]
+    assert not (study / "best.yaml").exists()
+    assert (study / "report.html").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker through Linux's /proc")
+def test_a_killed_worker_costs_a_retry_and_no_trial(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("epochs: [2, 4]", "epochs: 6"), "utf-8")
+    study = tmp_path / "results" / "tiny-synthetic"
+    command = [sys.executable, "-m", "search.run", "--space", "tiny.yaml", "--no-dashboard"]
+    mark = f"WAFER_TEST={tmp_path}"
+    with (tmp_path / "log").open("w") as log:
+        environment = os.environ | {"WAFER_TEST": str(tmp_path)}
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment)
+        wait_for_rows(study / "trials.jsonl", 3)
+        os.kill(workers_marked(mark)[0], signal.SIGKILL)
+        code = process.wait(timeout=200)
+
+    assert code == 0, (tmp_path / "log").read_text()
+    states = list(states_of(study).values())
+    assert states.count("failed") == 1
+    assert len(states) - 1 == 5
+
+
+def workers_marked(mark):
+    """The processes of slots that were started with this environment, so that nobody else's are killed."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::WaferTrial") and mark.encode() in environment:
+            found.append(int(folder.name))
+    return found

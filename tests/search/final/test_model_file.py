@@ -1,0 +1,94 @@
+import os
+import pickle
+
+import pytest
+import torch
+
+from models import build_model
+from search.errors import ConfigError
+from search.final.model_file import TrainedModel, load_model, save_model
+from search.trial.params import from_flat
+
+CLASSES = ("Center", "none")
+
+
+class Hostile:
+    """Pickles into a call of os.system."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.fixture
+def trained():
+    params = from_flat({"model": "wafer_cnn", "model.wafer_cnn.width": 4}, where="test", image_size=16)
+    return TrainedModel(
+        model=build_model("wafer_cnn", n_classes=2, options=params.model.options, seed=1).eval(),
+        config=params.to_flat(),
+        classes=CLASSES,
+        image_size=16,
+        on="train",
+        data_fingerprint="aaa",
+        split_fingerprint="bbb",
+        is_synthetic=True,
+    )
+
+
+def change(path, **changes):
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+
+
+def test_a_model_survives_its_file(trained, tmp_path):
+    save_model(trained, tmp_path / "model.pt")
+    wafers = torch.rand(3, 2, 16, 16)
+
+    loaded = load_model(tmp_path / "model.pt")
+
+    assert torch.equal(loaded.model(wafers), trained.model(wafers))
+    assert (loaded.classes, loaded.image_size, loaded.on) == (CLASSES, 16, "train")
+    assert loaded.config == trained.config
+    assert loaded.is_synthetic
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"no such file; train it with `python -m search\.retrain`"):
+        load_model(tmp_path / "model.pt")
+
+
+def test_a_truncated_file_is_refused(trained, tmp_path):
+    save_model(trained, tmp_path / "model.pt")
+    (tmp_path / "model.pt").write_bytes((tmp_path / "model.pt").read_bytes()[:500])
+
+    with pytest.raises(ConfigError, match="is not a model file of ours, or damaged"):
+        load_model(tmp_path / "model.pt")
+
+
+def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path):
+    (tmp_path / "model.pt").write_bytes(pickle.dumps(Hostile(f"touch {tmp_path / 'ran'}")))
+    torch.save({"format": 1, "config": Hostile(f"touch {tmp_path / 'ran'}")}, tmp_path / "zipped.pt")
+
+    for name in ("model.pt", "zipped.pt"):
+        with pytest.raises(ConfigError, match="is not a model file of ours, or damaged"):
+            load_model(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "is not a model file of format 1"),
+        ({"classes": ["Center", "Donut", "none"]}, "does not fit this version"),
+        ({"state_dict": {}}, "does not fit this version"),
+        ({"config": {"model": "wafer_cnnn"}}, "did you mean 'wafer_cnn'"),
+        ({"config": None}, "does not fit this version"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(trained, tmp_path, changes, message):
+    save_model(trained, tmp_path / "model.pt")
+    change(tmp_path / "model.pt", **changes)
+
+    with pytest.raises(ConfigError, match=message):
+        load_model(tmp_path / "model.pt")
