@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from search.study.rows import COMPLETE, STOPPED, TrialRecord
 from search.trial.evaluation import Judgement
@@ -31,6 +32,7 @@ def draw_curves(reports: Sequence[EpochReport], *, title: str) -> bytes:
         axes[2].plot(at, balanced, color=_GREEN, label="balanced macro-F1")
     labels = ("loss", "accuracy (%)", "F1 on validation (%)")
     for axis, label in zip(axes, labels, strict=True):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("nominal epoch")
         axis.set_ylabel(label)
         if axis.lines:
@@ -75,6 +77,7 @@ def draw_history(records: Sequence[TrialRecord], *, metric: str) -> bytes:
         best = np.maximum.accumulate([record.value for record in complete])
         numbers = [record.number for record in complete]
         axis.step(numbers, best, where="post", color=_ORANGE, label="best so far")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("trial")
     axis.set_ylabel(f"validation {metric}")
     axis.legend(frameon=False)
@@ -95,6 +98,7 @@ def draw_all_curves(records: Sequence[TrialRecord], *, metric: str, best: TrialR
         axis.plot(range(1, len(best.values) + 1), best.values, color=_ORANGE, lw=2, label=f"best: trial {best.number}")
     for colour, label in ((_BLUE, "ran to their end"), (_GREY, "stopped"), (_GREEN, "others")):
         axis.plot([], [], color=colour, label=label)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("nominal epoch")
     axis.set_ylabel(f"validation {metric}")
     axis.legend(frameon=False)

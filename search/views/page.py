@@ -11,6 +11,7 @@ from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, Tr
 from search.study.strict_yaml import read_yaml
 from search.trial.metrics import Scores
 from search.views.figures import draw_all_curves, draw_confusion, draw_curves, draw_history
+from search.views.words import number
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -21,8 +22,9 @@ h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc;
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .2rem .7rem; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
 th:first-child, td:first-child, td.words { text-align: left; } td.words { white-space: normal; min-width: 14rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
 pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; }
+@media (max-width: 40rem) { body { padding: .6rem; } th, td { padding: .2rem .35rem; font-size: .82rem; } }
 @media print { h2 { break-after: avoid; } img, table { break-inside: avoid; } }
 """
 
@@ -76,7 +78,9 @@ def _head(folder: StudyFolder, data: dict[str, Any], records: Sequence[TrialReco
 def _winner(best: TrialRecord, classes: Sequence[str]) -> str:
     val = best.reports[-1].val
     assert val is not None
-    config = _table(("parameter", "value"), [(escape(key), escape(str(value))) for key, value in best.config.items()])
+    config = _table(
+        ("parameter", "value"), [(escape(key), escape(number(value))) for key, value in best.config.items()]
+    )
     figure = _image(draw_confusion(val, classes, title="validation, % of the actual label"), "confusion matrix")
     note = (
         "<p>It was picked as the best of several noisy scores, so this score flatters it; the locked test, which "
@@ -149,7 +153,7 @@ def _trials(records: Sequence[TrialRecord], metric: str) -> str:
             f"{record.scores.macro_f1:.4f}" if record.scores else "",
             f"{record.scores.worst_class_f1:.4f}" if record.scores else "",
             escape(
-                ", ".join(f"{key} {value}" for key, value in record.config.items() if "." in key or key == "sampling")
+                ", ".join(f"{key} {number(value)}" for key, value in record.config.items() if "." in key or key == "sampling")
             ),
             escape(record.reason),
         )
