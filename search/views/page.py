@@ -152,9 +152,7 @@ def _trials(records: Sequence[TrialRecord], metric: str) -> str:
             f"{record.value:.4f}" if record.values else "",
             f"{record.scores.macro_f1:.4f}" if record.scores else "",
             f"{record.scores.worst_class_f1:.4f}" if record.scores else "",
-            escape(
-                ", ".join(f"{key} {number(value)}" for key, value in record.config.items() if "." in key or key == "sampling")
-            ),
+            escape(", ".join(f"{key} {number(value)}" for key, value in record.config.items())),
             escape(record.reason),
         )
         for record in ranked
