@@ -90,9 +90,9 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def open_study(classes: tuple[str, ...]) -> Iterator[Callable[..., Study]]:
-    """Open a study whose time stands still; it is closed after the test."""
+    """Open a study whose time stands still; what a test leaves open is closed in the end."""
     opened = []
 
     def open_it(folder: StudyFolder, config: StudyConfig, *, clock: FakeClock | None = None) -> Study:
