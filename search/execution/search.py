@@ -10,7 +10,7 @@ from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.cluster import Cluster, start_ray, stop_ray
 from search.execution.tuner import run_trials
 from search.study.best import write_best
-from search.study.config_file import find_space, load_study_config
+from search.study.config_file import find_space, is_study_name, load_study_config
 from search.study.data import check_objective, describe, open_data, trial_data
 from search.study.provenance import check_same_study, describe_data, record_attempt
 from search.study.records import StudyFolder, remove_if_unstarted
@@ -53,6 +53,8 @@ def search(request: Request, console: Console) -> int:
         DataError: If the wafers cannot be used; before any trial.
         StudyAborted: If trials fail one after the other.
     """
+    if request.study is not None and not is_study_name(request.study):
+        raise ConfigError(f"--study: must be letters, digits, '.', '_' or '-', at most 80; got {request.study!r}")
     space_file = find_space(request.space)
     config = load_study_config(space_file, overrides=request.overrides)
     dataset = open_data(config.data, results=request.results)

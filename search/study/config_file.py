@@ -4,7 +4,7 @@ import importlib.resources
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -129,8 +129,13 @@ def _fields_at(kind: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
     return list(kind.model_fields)
 
 
+def is_study_name(value: object) -> TypeGuard[str]:
+    """Whether a study may be called so: its folder then lies right below the results."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
 def _read_name(value: Any, problems: Problems) -> str:
-    if isinstance(value, str) and _NAME.fullmatch(value):
+    if is_study_name(value):
         return value
     problems.add(("name",), f"must be letters, digits, '.', '_' or '-', at most 80; got {value!r}")
     return "unnamed"

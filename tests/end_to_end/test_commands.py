@@ -201,6 +201,7 @@ BAD = {
     "another kind of file": (["search.run", "--space", "smoke", "--data", "three.yaml"], "unknown kind of file"),
     "zero trials": (["search.run", "--space", "smoke", "--trials", "0"], "search.trials: must be >= 1"),
     "a bad duration": (["search.run", "--space", "smoke", "--time", "soon"], "must be a duration"),
+    "a study elsewhere": (["search.run", "--space", "smoke", "--study", "../up"], "--study: must be letters"),
     "an unknown model": (["search.run", "--space", "model.yaml"], "did you mean 'efficientnet_b0'"),
     "three mistakes": (["search.run", "--space", "three.yaml"], "3 problems"),
     "an unknown class": (["search.run", "--space", "class.yaml"], "did you mean 'Scratch'"),

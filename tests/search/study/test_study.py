@@ -107,33 +107,12 @@ def test_first_points_come_first_and_partial_ones_are_filled(folder, make_config
     assert (configs[1]["model"], configs[1]["model.wafer_cnn.width"]) == ("wafer_cnn", 8)
 
 
-def test_the_best_is_chosen_among_those_that_ran_to_their_end(folder, make_config, open_study):
-    study = open_study(folder, make_config(trials=12, factor=2))
-
-    drive(study, quality_of=quality_by_lr)
-
-    complete = [record.value for record in study.records.values() if record.status == COMPLETE]
-    assert study.best.status == COMPLETE
-    assert study.best.value == max(complete)
-
-
 def test_a_study_in_which_nothing_ran_to_its_end_has_no_best(folder, make_config, open_study):
     study = open_study(folder, make_config(trials=2))
 
     drive(study, quality_of=diverges)
 
     assert study.best is None
-
-
-def test_checkpoints_of_ended_trials_go_and_the_best_ones_stays(folder, make_config, open_study):
-    study = open_study(folder, make_config(trials=4))
-    for number in range(4):
-        folder.checkpoint(number).parent.mkdir(parents=True, exist_ok=True)
-        folder.checkpoint(number).write_bytes(b"state")
-
-    drive(study, quality_of=quality_by_lr)
-
-    assert [n for n in range(4) if folder.checkpoint(n).exists()] == [study.best.number]
 
 
 def test_tpe_finds_better_configurations_than_random_search(new_folder, make_config, open_study):

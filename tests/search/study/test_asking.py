@@ -1,0 +1,182 @@
+"""What a study hands out, what the sampler proposes, and what is best."""
+
+import math
+
+import pytest
+
+from search.errors import TrialFailed
+from search.study.rows import COMPLETE, INFEASIBLE, STOPPED
+from search.study.study import JUDGED, Decision
+from search.testing import drive, fake_report, fake_score, quality_by_lr
+from search.trial.params import TrialParams
+
+
+def raise_if(condition, error):
+    if condition:
+        raise error
+
+
+@pytest.fixture
+def run(folder, make_config, open_study):
+    """Run a whole study; return it, closed."""
+
+    def run_it(*, quality_of=quality_by_lr, slots=2, **config):
+        with open_study(folder, make_config(**config)) as study:
+            drive(study, quality_of=quality_of, slots=slots)
+        return study
+
+    return run_it
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 9])
+@pytest.mark.parametrize("factor", [None, 2])
+def test_exactly_as_many_trials_run_as_were_asked_for(run, folder, slots, factor, journal_of):
+    study = run(trials=6, slots=slots, factor=factor)
+
+    assert study.is_judged
+    assert study.count(*JUDGED) == len(study.records) == len(journal_of(folder).trials) == 6
+
+
+def test_no_more_trials_are_handed_out_than_may_still_be_judged(folder, make_config, open_study):
+    with open_study(folder, make_config(trials=2)) as study:
+        assignments = [study.ask() for _ in range(4)]
+
+    assert [assignment and assignment.number for assignment in assignments] == [0, 1, None, None]
+    assert len(study.running) == 2
+    assert not study.is_over
+
+
+def test_an_assignment_holds_all_that_a_trial_needs(folder, make_config, open_study):
+    with open_study(folder, make_config(epochs="[3, 5]")) as study:
+        assignment = study.ask()
+
+    assert isinstance(assignment.params, TrialParams)
+    assert assignment.params.epochs == assignment.config["epochs"] == study.records[0].epochs
+    assert assignment.params.lr == assignment.config["lr"]
+    assert assignment.epochs_done == 0
+
+
+def test_a_study_that_is_judged_hands_nothing_out(run, folder, make_config, open_study):
+    run(trials=3)
+
+    with open_study(folder, make_config(trials=3)) as again:
+        assert again.is_over
+        assert again.ask() is None
+
+
+def test_a_space_without_parameters_can_be_run(folder, load, open_study):
+    config = load("data: {image_size: 16}\nspace: {epochs: 2}\nsearch: {trials: 2, stop: null}")
+
+    with open_study(folder, config) as study:
+        drive(study, quality_of=lambda assignment, epoch: 0.5)
+
+    assert study.count(COMPLETE) == 2
+
+
+def test_without_a_judge_every_trial_runs_to_its_end(run):
+    assert run(trials=8, factor=None).count(COMPLETE) == 8
+
+
+def test_with_a_judge_the_losers_stop_and_the_best_does_not(run):
+    study = run(trials=16, factor=2)
+
+    complete = [quality_by_lr(record, 0) for record in study.records.values() if record.status == COMPLETE]
+    stopped = [quality_by_lr(record, 0) for record in study.records.values() if record.status == STOPPED]
+    assert study.count(STOPPED) >= 6
+    assert max(complete) >= max(stopped)
+
+
+def test_there_is_no_best_before_a_trial_ran_to_its_end(folder, make_config, open_study):
+    with open_study(folder, make_config()) as study:
+        drive(study, quality_of=quality_by_lr, max_steps=3)
+
+    assert study.best is None
+
+
+def test_a_stopped_trial_is_never_the_best(folder, make_config, open_study):
+    with open_study(folder, make_config(trials=4, factor=2)) as study:
+        numbers = [study.ask().number for _ in range(4)]
+        for number, quality in zip(numbers, (0.9, 0.9, 0.9, 0.8), strict=True):
+            decision = study.report(number, fake_report(1, quality=quality, n_classes=3))
+        for epoch in (2, 3, 4):
+            study.report(numbers[0], fake_report(epoch, quality=0.05, n_classes=3))
+
+    assert decision is Decision.FINISHED
+    assert study.records[3].status == STOPPED
+    assert study.records[3].value > study.records[0].value
+    assert study.best.number == 0
+
+
+def test_a_weighted_objective_weighs_the_classes(run, classes):
+    study = run(trials=2, objective="{weights: {Center: 3, none: 1}}")
+
+    record = study.best
+    expected = (3 * record.scores.f1[0] + record.scores.f1[2]) / 4
+    assert record.value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "balanced_macro_f1", "worst_class_f1"])
+def test_the_objective_is_the_metric_asked_for(run, metric):
+    study = run(trials=2, objective=f"{{maximize: {metric}}}")
+
+    assert study.best.value == getattr(study.best.scores, metric)
+
+
+def test_only_the_running_and_the_best_keep_a_checkpoint(folder, make_config, open_study):
+    def quality_of(assignment, epoch):
+        folder.checkpoint(assignment.number).parent.mkdir(exist_ok=True)
+        folder.checkpoint(assignment.number).touch()
+        return quality_by_lr(assignment, epoch)
+
+    with open_study(folder, make_config(trials=9, factor=2)) as study:
+        drive(study, quality_of=quality_of, max_steps=14)
+        kept = set(folder.checkpoint(0).parent.iterdir())
+
+    wanted = [study.best, *study.running]
+    assert study.count(STOPPED)
+    assert study.running
+    assert kept == {folder.checkpoint(record.number) for record in wanted}
+
+
+def test_more_first_points_than_trials_are_left_out(run):
+    study = run(trials=2, first="[{lr: 1e-3}, {lr: 2e-3}, {lr: 3e-3}]")
+
+    assert [record.config["lr"] for record in study.records.values()] == [1e-3, 2e-3]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_every_proposal_lies_in_the_space(run, sampler):
+    study = run(trials=25, sampler=sampler, factor=2)
+
+    for record in study.records.values():
+        assert all(study.config.space.contains(name, value) for name, value in record.config.items())
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_same_study_proposes_the_same_again(new_folder, make_config, open_study, sampler):
+    studies = []
+    for _ in range(2):
+        with open_study(new_folder(), make_config(trials=14, sampler=sampler)) as study:
+            drive(study, quality_of=quality_by_lr)
+        studies.append([record.config for record in study.records.values()])
+
+    assert studies[0] == studies[1]
+
+
+def test_no_configuration_is_proposed_twice(run):
+    study = run(trials=25)
+
+    assert len({record.config["lr"] for record in study.records.values()}) == 25
+
+
+def test_the_sampler_leaves_a_region_that_does_not_work(new_folder, make_config, open_study):
+    def quality_of(assignment, epoch):
+        raise_if(assignment.config["lr"] > 1e-2, TrialFailed("out_of_memory", "out of memory"))
+        return 1 - abs(math.log10(assignment.config["lr"]) + 3) / 3
+
+    with open_study(new_folder(), make_config(trials=50, epochs="1")) as study:
+        drive(study, quality_of=quality_of, slots=1)
+
+    late = [record.status for record in list(study.records.values())[20:]]
+    assert late.count(INFEASIBLE) < 10  # a third of the space would be as many by chance
+    assert fake_score(1, quality=1) - study.best.value < 0.05

@@ -1,0 +1,150 @@
+"""What breaks, what does not work, and when a study gives up."""
+
+from collections import Counter
+
+import pytest
+from optuna.trial import TrialState
+
+from search.errors import TrialFailed
+from search.study.rows import COMPLETE, FAILED, RUNNING
+from search.study.study import Decision
+from search.testing import drive, fake_report, quality_by_lr
+
+
+def rejecting(*numbers):
+    def quality_of(assignment, epoch):
+        raise_if(assignment.number in numbers, TrialFailed("diverged", "loss became nan in epoch 1 (step 3)"))
+        return quality_by_lr(assignment, epoch)
+
+    return quality_of
+
+
+def breaking(*numbers, epoch=1):
+    """Break the first attempts at these trials, in this epoch."""
+
+    def quality_of(assignment, now):
+        raise_if(assignment.number in numbers and now == epoch, RuntimeError("a bug"))
+        return quality_by_lr(assignment, now)
+
+    return quality_of
+
+
+def raise_if(condition, error):
+    if condition:
+        raise error
+
+
+@pytest.fixture
+def run(folder, make_config, open_study):
+    """Run a whole study; return it, closed."""
+
+    def run_it(*, quality_of=quality_by_lr, slots=2, **config):
+        with open_study(folder, make_config(**config)) as study:
+            drive(study, quality_of=quality_of, slots=slots)
+        return study
+
+    return run_it
+
+
+def test_only_rejected_trials_are_infeasible(run, folder, journal_of):
+    run(trials=8, factor=2, quality_of=rejecting(3))
+
+    infeasible = [trial.number for trial in journal_of(folder).trials if trial.constraints]
+    assert infeasible == [3]
+
+
+def test_a_retry_that_fails_too_is_not_retried(run, folder, journal_of):
+    def quality_of(assignment, epoch):
+        raise_if(assignment.config == doomed.setdefault("config", assignment.config), RuntimeError("a bug"))
+        return 0.5
+
+    doomed = {}
+
+    study = run(trials=3, quality_of=quality_of)
+
+    assert (study.count(FAILED), study.count(COMPLETE)) == (2, 3)
+    assert Counter("retry_of" in trial.user_attrs for trial in journal_of(folder).trials) == {False: 4, True: 1}
+
+
+def test_a_failure_that_is_told_twice_counts_once(folder, make_config, open_study):
+    with open_study(folder, make_config(trials=2)) as study:
+        number = study.ask().number
+        study.fail(number, "a bug")
+        study.fail(number, "its process died")
+
+    assert study.records[number].reason == "a bug"
+    assert study.count(FAILED) == 1
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4])
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_if_every_trial_breaks_the_study_gives_up(run, slots, epoch):
+    study = run(trials=50, slots=slots, quality_of=breaking(*range(200), epoch=epoch))
+
+    assert study.is_over
+    assert not study.is_judged
+    assert 3 <= study.count(FAILED) <= 2 + slots  # the others may break before they hear of it
+    assert study.abort_reason == "3 trials failed in a row; the last: RuntimeError: a bug"
+
+
+def test_failures_with_progress_between_them_do_not_end_a_study(run):
+    study = run(trials=6, slots=1, quality_of=breaking(0, 2, 4, 6, 8))
+
+    assert study.abort_reason == ""
+    assert study.count(COMPLETE) == 6
+
+
+def test_a_slot_that_always_breaks_does_not_end_what_the_others_do(folder, make_config, open_study):
+    with open_study(folder, make_config(trials=3)) as study:
+        good = study.ask()
+        for epoch in (1, 2, 3):
+            bad = study.ask()
+            study.report(bad.number, fake_report(1, quality=0.5, n_classes=3))
+            study.fail(bad.number, "a bug")
+            study.report(good.number, fake_report(epoch, quality=0.5, n_classes=3))
+        decision = study.report(good.number, fake_report(4, quality=0.5, n_classes=3))
+
+    assert study.abort_reason == ""
+    assert decision is Decision.FINISHED
+
+
+def test_a_study_that_gave_up_goes_on_when_the_fault_is_mended(run, folder, make_config, open_study, journal_of):
+    run(trials=3, quality_of=breaking(*range(200)))
+
+    with open_study(folder, make_config(trials=3)) as again:
+        drive(again, quality_of=quality_by_lr)
+
+    assert again.count(COMPLETE) == 3
+    assert {trial.state for trial in journal_of(folder).trials} == {TrialState.COMPLETE, TrialState.FAIL}
+
+
+def test_when_a_study_gives_up_the_other_trials_pause(folder, make_config, open_study):
+    with open_study(folder, make_config(trials=6)) as study:
+        numbers = [study.ask().number for _ in range(4)]
+        for number in numbers[:3]:
+            study.fail(number, "a bug")
+        decision = study.report(numbers[3], fake_report(1, quality=0.5, n_classes=3))
+
+    assert decision is Decision.PAUSED
+    assert [record.number for record in study.paused] == [3]
+
+
+def test_the_last_row_of_a_trial_says_how_it_ended(run, folder, rows_of):
+    study = run(trials=8, factor=2, quality_of=rejecting(1))
+
+    last = {row["trial"]: (row["status"], row["reason"]) for row in rows_of(folder)}
+    assert last == {record.number: (record.status, record.reason) for record in study.records.values()}
+
+
+def test_an_epoch_that_is_reported_again_is_neither_recorded_nor_judged_again(folder, make_config, open_study, rows_of):
+    with open_study(folder, make_config(trials=9, factor=2)) as study:
+        early = study.ask().number
+        study.report(early, fake_report(1, quality=0.1, n_classes=3))
+        for quality in (0.5, 0.6, 0.7):
+            study.report(study.ask().number, fake_report(1, quality=quality, n_classes=3))
+
+        decision = study.report(early, fake_report(1, quality=0.1, n_classes=3))
+
+    assert decision is Decision.CONTINUE
+    assert len(rows_of(folder)) == 4
+    assert study.records[early].status == RUNNING
