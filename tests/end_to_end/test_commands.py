@@ -263,7 +263,7 @@ def test_configurations_that_diverge_are_infeasible_and_nothing_is_best(tmp_path
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker through Linux's /proc")
 def test_a_killed_worker_costs_a_retry_and_no_trial(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(TINY.replace("epochs: [2, 4]", "epochs: 6"), "utf-8")
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("epochs: [2, 4]", "epochs: 60"), "utf-8")
     study = tmp_path / "results" / "tiny-synthetic"
     command = [sys.executable, "-m", "search.run", "--space", "tiny.yaml", "--no-dashboard"]
     mark = f"WAFER_TEST={tmp_path}"
