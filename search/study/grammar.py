@@ -31,7 +31,7 @@ def parse_space(tree: Any, problems: Problems, *, image_size: int) -> Space:
     nodes = _parse_level(tree, ("space",), prefix="", problems=problems)
     _check_unique_fields(nodes, problems)
     for choice in CHOICES:
-        default = None if choice in tree else Constant(getattr(TrialParams(), choice).name)
+        default = None if choice in tree else Constant(TrialParams.model_fields[choice].default.name)
         _try_all_options(choice, nodes.get(choice, default), problems, image_size=image_size)
     return Space(nodes)
 

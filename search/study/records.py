@@ -18,7 +18,7 @@ _LOCK = ".lock"
 
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
-    """The files of one study; see DESIGN in docs/architecture.md for what each holds."""
+    """The files of one study; results/README.md says what each may be quoted for."""
 
     path: Path
 

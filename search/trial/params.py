@@ -72,7 +72,7 @@ def from_flat(flat: Mapping[str, Scalar], *, where: str, image_size: int) -> Tri
         ConfigError: With every problem found, one line each.
     """
     problems = [problem for key, value in flat.items() if (problem := check_value(key, value))]
-    names = {choice: str(flat.get(choice, getattr(TrialParams(), choice).name)) for choice in CHOICES}
+    names = {choice: str(flat.get(choice, TrialParams.model_fields[choice].default.name)) for choice in CHOICES}
     fields: dict[str, Any] = {key: value for key, value in flat.items() if key in FIELDS}
     options: dict[str, dict[str, Scalar]] = {choice: {} for choice in CHOICES}
     for key, value in flat.items():

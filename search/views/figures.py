@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -77,11 +78,7 @@ def draw_history(records: Sequence[TrialRecord], *, metric: str) -> bytes:
         best = np.maximum.accumulate([record.value for record in complete])
         numbers = [record.number for record in complete]
         axis.step(numbers, best, where="post", color=_ORANGE, label="best so far")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("trial")
-    axis.set_ylabel(f"validation {metric}")
-    axis.legend(frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
+    _label(axis, x="trial", y=f"validation {metric}")
     return _to_png(figure)
 
 
@@ -98,12 +95,16 @@ def draw_all_curves(records: Sequence[TrialRecord], *, metric: str, best: TrialR
         axis.plot(range(1, len(best.values) + 1), best.values, color=_ORANGE, lw=2, label=f"best: trial {best.number}")
     for colour, label in ((_BLUE, "ran to their end"), (_GREY, "stopped"), (_GREEN, "others")):
         axis.plot([], [], color=colour, label=label)
+    _label(axis, x="nominal epoch", y=f"validation {metric}")
+    return _to_png(figure)
+
+
+def _label(axis: Axes, *, x: str, y: str) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("nominal epoch")
-    axis.set_ylabel(f"validation {metric}")
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    return _to_png(figure)
 
 
 def _to_png(figure: Figure) -> bytes:

@@ -14,7 +14,7 @@ from search.study.config_file import load_study_config
 from search.study.records import StudyFolder
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
 from search.study.study import Study
-from search.testing import FakeClock
+from search.testing import FakeClock, drive, quality_by_lr
 
 # A property must hold, not be quick: two shared cores stall now and then.
 settings.register_profile("unhurried", deadline=None)
@@ -102,6 +102,18 @@ def open_study(classes: tuple[str, ...]) -> Iterator[Callable[..., Study]]:
     yield open_it
     for study in opened:
         study.close()
+
+
+@pytest.fixture
+def run(folder, make_config, open_study):
+    """Run a whole study; return it, closed."""
+
+    def run_it(*, quality_of=quality_by_lr, slots=2, **config):
+        with open_study(folder, make_config(**config)) as study:
+            drive(study, quality_of=quality_of, slots=slots)
+        return study
+
+    return run_it
 
 
 @pytest.fixture(scope="session")

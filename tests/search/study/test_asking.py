@@ -16,18 +16,6 @@ def raise_if(condition, error):
         raise error
 
 
-@pytest.fixture
-def run(folder, make_config, open_study):
-    """Run a whole study; return it, closed."""
-
-    def run_it(*, quality_of=quality_by_lr, slots=2, **config):
-        with open_study(folder, make_config(**config)) as study:
-            drive(study, quality_of=quality_of, slots=slots)
-        return study
-
-    return run_it
-
-
 @pytest.mark.parametrize("slots", [1, 2, 5, 9])
 @pytest.mark.parametrize("factor", [None, 2])
 def test_exactly_as_many_trials_run_as_were_asked_for(run, folder, slots, factor, journal_of):

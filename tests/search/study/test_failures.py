@@ -34,18 +34,6 @@ def raise_if(condition, error):
         raise error
 
 
-@pytest.fixture
-def run(folder, make_config, open_study):
-    """Run a whole study; return it, closed."""
-
-    def run_it(*, quality_of=quality_by_lr, slots=2, **config):
-        with open_study(folder, make_config(**config)) as study:
-            drive(study, quality_of=quality_of, slots=slots)
-        return study
-
-    return run_it
-
-
 def test_only_rejected_trials_are_infeasible(run, folder, journal_of):
     run(trials=8, factor=2, quality_of=rejecting(3))
 
