@@ -270,9 +270,13 @@ def test_a_killed_worker_costs_a_retry_and_no_trial(tmp_path):
     with (tmp_path / "log").open("w") as log:
         environment = os.environ | {"WAFER_TEST": str(tmp_path)}
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment)
-        wait_for_rows(study / "trials.jsonl", 3)
-        os.kill(workers_marked(mark)[0], signal.SIGKILL)
-        code = process.wait(timeout=200)
+        try:
+            wait_for_rows(study / "trials.jsonl", 3)
+            os.kill(workers_marked(mark)[0], signal.SIGKILL)
+            code = process.wait(timeout=200)
+        finally:
+            process.kill()
+            process.wait()
 
     assert code == 0, (tmp_path / "log").read_text()
     states = list(states_of(study).values())
@@ -288,6 +292,7 @@ def workers_marked(mark):
             name, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
-        if name.startswith(b"ray::WaferTrial") and mark.encode() in environment:
+        # Ray shows the class while a slot waits, and Tune's wrapper around it while one trains.
+        if name.startswith((b"ray::WaferTrial", b"ray::_Inner.train")) and mark.encode() in environment:
             found.append(int(folder.name))
     return found
