@@ -7,7 +7,7 @@ import torch
 
 from data_pipeline.batches import EncodedWafers, wrap_arrays
 from data_pipeline.encode import load_encoded
-from data_pipeline.sources import find_wafers
+from data_pipeline.wafer_files import find_wafers
 from data_pipeline.splits import LeakCheck, Splits, check_leaks, split_by_lot
 from data_pipeline.wafer_set import WaferSet
 

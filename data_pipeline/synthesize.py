@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from data_pipeline.errors import DataError
-from data_pipeline.sources import write_parquet
+from data_pipeline.wafer_files import write_parquet
 from data_pipeline.synthetic import make_wafers
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.sources import load_wafers
+from data_pipeline.wafer_files import load_wafers
 from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_set import WM811K_CLASSES
 

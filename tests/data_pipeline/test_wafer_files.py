@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.sources import find_wafers, load_wafers, write_parquet
+from data_pipeline.wafer_files import find_wafers, load_wafers, write_parquet
 from data_pipeline.wafer_set import WM811K_CLASSES, make_wafer_set
 
 METADATA = {

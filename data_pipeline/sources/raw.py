@@ -1,0 +1,97 @@
+"""RawWafers: what a reader found in a file, before anything is judged."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.errors import DataError
+from data_pipeline.wafer_set import FAIL
+
+ILLEGAL = 255  # stands for every value that is not a die code
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawWafers:
+    """Wafer maps as they stand in a file: labels in any spelling, maps of any quality.
+
+    Attributes:
+        cells: All maps one after the other, row-major, uint8: 0, 1, 2, and ILLEGAL for any other value.
+        heights: Rows of each map, shape (N,), int64.
+        widths: Columns of each map, shape (N,), int64.
+        labels: Label of each as written, None where there is none.
+        lots: Name of each wafer's lot.
+        official: Its part of the published split as written, "Training" or "Test", None where there is none.
+        source: Where they came from, for people.
+        left_out: How many wafers the reader could not take, by reason.
+    """
+
+    cells: NDArray[np.uint8]
+    heights: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    labels: Sequence[str | None]
+    lots: Sequence[str]
+    official: Sequence[str | None]
+    source: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.heights)
+        for name in ("widths", "labels", "lots", "official"):
+            if len(getattr(self, name)) != n:
+                raise DataError(f"{self.source}: {name} has {len(getattr(self, name))} entries for {n} maps")
+        if int((self.heights * self.widths).sum()) != len(self.cells):
+            raise DataError(f"{self.source}: the maps have {len(self.cells)} cells, their sizes ask for other ones")
+
+    def __len__(self) -> int:
+        return len(self.heights)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Start of each map in `cells`, shape (N + 1,)."""
+        return np.concatenate([[0], np.cumsum(self.heights * self.widths)]).astype(np.int64)
+
+
+def to_codes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Turn cells of any numeric type into die codes; what is not 0, 1 or 2 becomes ILLEGAL.
+
+    Example:
+        >>> to_codes(np.array([[0.0, 2.0], [1.5, np.nan]]))
+        array([[  0,   2],
+               [255, 255]], dtype=uint8)
+    """
+    if values.dtype == np.uint8:
+        return np.where(values <= FAIL, values, np.uint8(ILLEGAL)) if values.size and values.max() > FAIL else values
+    codes = np.full(values.shape, ILLEGAL, dtype=np.uint8)
+    for code in range(FAIL + 1):
+        codes[values == code] = code
+    return codes
+
+
+def gather(
+    maps: Iterable[NDArray[np.uint8]],
+    *,
+    labels: Sequence[str | None],
+    lots: Sequence[str],
+    official: Sequence[str | None] | None = None,
+    source: str,
+    left_out: Mapping[str, int] | None = None,
+) -> RawWafers:
+    """Put single maps of codes, each of shape (height, width), one after the other.
+
+    Raises:
+        DataError: If the sequences differ in length.
+    """
+    kept = list(maps)
+    return RawWafers(
+        cells=np.concatenate([one.ravel() for one in kept]) if kept else np.empty(0, np.uint8),
+        heights=np.array([one.shape[0] for one in kept], dtype=np.int64),
+        widths=np.array([one.shape[1] for one in kept], dtype=np.int64),
+        labels=labels,
+        lots=lots,
+        official=[None] * len(kept) if official is None else official,
+        source=source,
+        left_out=left_out or {},
+    )
