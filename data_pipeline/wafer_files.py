@@ -1,16 +1,15 @@
 """Read wafer files and write our own Parquet.
 
 Parquet schema, one row per wafer: `map` binary (height x width die codes, row-major), `height` and `width` int32,
-`label` string (null: unlabelled), `lot` string. File metadata: `wafers.format` "1", `wafers.classes` JSON list,
-`wafers.source`, `wafers.synthetic` "true" or "false".
+`label` string (null: unlabelled), `lot` string, `official` string ("Training", "Test" or null: the published split).
+File metadata: `wafers.format` "1", `wafers.classes` JSON list, `wafers.source`, `wafers.synthetic` "true" or "false".
 """
 
-import itertools
 import json
-import os
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +19,22 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
+from data_pipeline.files import replaced_atomically
 from data_pipeline.synthetic import make_wafers
-from data_pipeline.wafer_set import WaferSet, index_labels, index_lots, order_classes
+from data_pipeline.wafer_set import OFFICIAL_PARTS, WaferSet, index_labels, index_lots, order_classes
 
 PREPARED = Path("data/wafers.parquet")
+_ROW_GROUP = 10_000
+_SCHEMA = pa.schema(
+    [
+        ("map", pa.binary()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("label", pa.string()),
+        ("lot", pa.string()),
+        ("official", pa.string()),
+    ]
+)
 _NPZ_ARRAYS = ("maps", "offset", "height", "width", "label", "lot")
 # All that the readers raised when a fuzzer damaged or swapped their files.
 _DAMAGE = (
@@ -47,7 +58,10 @@ def load_wafers(path: Path) -> WaferSet:
         raise DataError(f"{path}: is a folder; give a .npz or .parquet file of wafer maps")
     readers = {".npz": _read_npz, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: unknown kind of file {path.suffix!r}; known: {', '.join(readers)}")
+        raise DataError(
+            f"{path}: unknown kind of file {path.suffix!r}; known: {', '.join(readers)}; "
+            f"others become one by `python -m data_pipeline.prepare {path}`"
+        )
     try:
         return readers[path.suffix.lower()](path)
     except PermissionError:
@@ -74,41 +88,54 @@ def find_wafers(asked: str, *, synthetic_wafers: int) -> WaferSet:
     return load_wafers(Path(asked))
 
 
-def write_parquet(wafers: WaferSet, path: Path) -> None:
+def write_parquet(wafers: WaferSet, path: Path, *, progress: Callable[[int, int], None] | None = None) -> None:
     """Write `wafers` to `path` atomically; a reader sees the old file or the whole new one.
+
+    Args:
+        wafers: What to write.
+        path: Where to; its folder is made if missing.
+        progress: Called with the wafers written so far and all of them.
 
     Raises:
         DataError: If the folder cannot be written.
     """
-    cells = wafers.cells.data
-    starts = wafers.offsets.tolist()
+    metadata = {
+        "wafers.format": "1",
+        "wafers.classes": json.dumps(wafers.classes),
+        "wafers.source": wafers.source,
+        "wafers.synthetic": json.dumps(wafers.is_synthetic),
+    }
+    schema = _SCHEMA.with_metadata(metadata)
+    with (
+        replaced_atomically(path) as partial,
+        pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for start in range(0, len(wafers), _ROW_GROUP):
+            stop = min(start + _ROW_GROUP, len(wafers))
+            writer.write_table(_to_table(wafers, start, stop, schema), row_group_size=_ROW_GROUP)
+            if progress:
+                progress(stop, len(wafers))
+
+
+def _to_table(wafers: WaferSet, start: int, stop: int, schema: pa.Schema) -> pa.Table:
+    bounds = wafers.offsets[start : stop + 1]
+    cells = wafers.cells[bounds[0] : bounds[-1]]
+    rows = slice(start, stop)
     names: tuple[str | None, ...] = (*wafers.classes, None)  # index -1 is UNLABELLED
-    table = pa.table(
-        {
-            "map": pa.array([bytes(cells[a:b]) for a, b in itertools.pairwise(starts)], pa.binary()),
-            "height": wafers.heights.astype(np.int32),
-            "width": wafers.widths.astype(np.int32),
-            "label": pa.array([names[label] for label in wafers.labels], pa.string()),
-            "lot": pa.array([wafers.lot_names[lot] for lot in wafers.lots], pa.string()),
-        }
-    ).replace_schema_metadata(
-        {
-            "wafers.format": "1",
-            "wafers.classes": json.dumps(wafers.classes),
-            "wafers.source": wafers.source,
-            "wafers.synthetic": json.dumps(wafers.is_synthetic),
-        }
-    )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            pq.write_table(table, partial, compression="zstd", row_group_size=10_000, write_page_checksum=True)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from None
+    parts: tuple[str | None, ...] = (*OFFICIAL_PARTS, None)
+    official = [None] * (stop - start) if wafers.official is None else [parts[i] for i in wafers.official[rows]]
+    # Views of the cells, because a Python object for each map would double the memory of a large set.
+    offsets = pa.py_buffer((bounds - bounds[0]).astype(np.int32))
+    maps = pa.BinaryArray.from_buffers(pa.binary(), stop - start, [None, offsets, pa.py_buffer(cells)])
+    columns = {
+        "map": maps,
+        "height": wafers.heights[rows].astype(np.int32),
+        "width": wafers.widths[rows].astype(np.int32),
+        "label": pa.array([names[label] for label in wafers.labels[rows]], pa.string()),
+        "lot": pa.array([wafers.lot_names[lot] for lot in wafers.lots[rows]], pa.string()),
+        "official": pa.array(official, pa.string()),
+    }
+    return pa.table(columns, schema=schema)
 
 
 def _read_npz(path: Path) -> WaferSet:
@@ -136,16 +163,18 @@ def _read_npz(path: Path) -> WaferSet:
 
 
 def _read_parquet(path: Path) -> WaferSet:
-    table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if metadata.get("wafers.format") != "1":
-        raise DataError(f"{path}: not a wafer file of ours; write one with `python -m data_pipeline.prepare`")
-    maps = table["map"].to_pylist()
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        metadata = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
+        if metadata.get("wafers.format") != "1":
+            raise DataError(f"{path}: not a wafer file of ours; make one: `python -m data_pipeline.prepare {path}`")
+        cells, sizes = _read_maps(file, path)
+        names = [name for name in _SCHEMA.names if name != "map" and name in file.schema_arrow.names]
+        table = file.read(columns=names)
     classes = tuple(json.loads(metadata["wafers.classes"]))
     lots, lot_names = index_lots(table["lot"].to_pylist())
     wafers = WaferSet(
-        cells=np.frombuffer(b"".join(maps), dtype=np.uint8),
-        offsets=np.concatenate([[0], np.cumsum([len(one) for one in maps])]).astype(np.int64),
+        cells=cells,
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         heights=_to_int64(table["height"].to_numpy()),
         widths=_to_int64(table["width"].to_numpy()),
         labels=index_labels(table["label"].to_pylist(), classes, source=str(path)),
@@ -154,8 +183,30 @@ def _read_parquet(path: Path) -> WaferSet:
         lot_names=lot_names,
         source=str(path),  # what the checks complain about
         is_synthetic=json.loads(metadata["wafers.synthetic"]),
+        official=_read_official(table["official"].to_pylist(), path) if "official" in names else None,
     )
     return replace(wafers, source=metadata["wafers.source"])
+
+
+def _read_maps(file: pq.ParquetFile, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read the cells and the size of each map, without a Python object for each."""
+    cells, sizes = [], []
+    for batch in file.iter_batches(batch_size=_ROW_GROUP, columns=["map"]):
+        maps = batch.column("map")
+        if maps.null_count or maps.type != pa.binary():
+            raise DataError(f"{path}: map must be binary and never null; got {maps.type}, {maps.null_count} null")
+        _, offsets, data = maps.buffers()
+        bounds = np.frombuffer(offsets, np.int32, count=maps.offset + len(maps) + 1)[maps.offset :].astype(np.int64)
+        sizes.append(np.diff(bounds))
+        if data is not None:
+            cells.append(np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]].copy())
+    return np.concatenate(cells or [np.empty(0, np.uint8)]), np.concatenate(sizes or [np.empty(0, np.int64)])
+
+
+def _read_official(parts: list[str | None], path: Path) -> NDArray[np.int8] | None:
+    if not any(parts):
+        return None
+    return index_labels(parts, OFFICIAL_PARTS, source=f"{path}: official").astype(np.int8)
 
 
 def _to_int64(values: NDArray[np.generic]) -> NDArray[np.int64]:

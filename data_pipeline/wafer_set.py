@@ -12,6 +12,8 @@ from data_pipeline.errors import DataError
 
 NO_DIE, PASS, FAIL = 0, 1, 2
 UNLABELLED = -1
+UNKNOWN, TRAINING, TEST = -1, 0, 1  # the publisher's own division
+OFFICIAL_PARTS = ("Training", "Test")  # of the split that WM-811K was published with
 
 # The nine classes of WM-811K; a data set with other names brings its own.
 WM811K_CLASSES = (
@@ -45,6 +47,9 @@ class WaferSet:
         lot_names: Name of each lot.
         source: Where the maps came from, for people.
         is_synthetic: True if a generator drew them; every page then says SYNTHETIC.
+        official: Part of each wafer in the publisher's own division, shape (N,), int8: 0 Training, 1 Test, -1 unknown;
+            None where nobody knows any.
+        official: Index into OFFICIAL_PARTS, shape (N,), int8; -1 where unknown. None if it is unknown for all.
 
     Raises:
         DataError: If the arrays do not fit together or hold values out of range.
@@ -60,6 +65,7 @@ class WaferSet:
     lot_names: tuple[str, ...]
     source: str
     is_synthetic: bool = False
+    official: NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.heights)
@@ -83,9 +89,23 @@ class WaferSet:
             raise DataError(f"{self.source}: a label lies outside the {len(self.classes)} classes")
         if self.lots.min() < 0 or self.lots.max() >= len(self.lot_names):
             raise DataError(f"{self.source}: a lot lies outside the {len(self.lot_names)} lot names")
+        if self.official is not None and (
+            len(self.official) != n or self.official.min() < -1 or self.official.max() >= len(OFFICIAL_PARTS)
+        ):
+            raise DataError(
+                f"{self.source}: official must be -1 (unknown), 0 (Training) or 1 (Test) for each of {n} maps"
+            )
 
     def __len__(self) -> int:
         return len(self.heights)
+
+    def _check_official(self) -> None:
+        if self.official is None:
+            return
+        if len(self.official) != len(self):
+            raise DataError(f"{self.source}: official has {len(self.official)} entries for {len(self)} maps")
+        if self.official.dtype != np.int8 or not np.isin(self.official, (UNKNOWN, TRAINING, TEST)).all():
+            raise DataError(f"{self.source}: official parts must be int8 -1 (unknown), 0 (Training) or 1 (Test)")
 
     def map(self, index: int) -> NDArray[np.uint8]:
         """Return map `index` as a view of shape (height, width)."""
@@ -102,6 +122,18 @@ class WaferSet:
             digest = hashlib.blake2b(cells.data, digest_size=8, key=shape)
             hashes[i] = int.from_bytes(digest.digest(), "little")
         return hashes
+
+    @property
+    def fail_rates(self) -> NDArray[np.float64]:
+        """Share of each map's dies that fail, shape (N,); 0 where there is no die."""
+        n_fails, n_dies = np.empty(len(self)), np.empty(len(self))
+        for start in range(0, len(self), 20_000):  # in pieces: the temporary arrays are several times the cells
+            first, stop = self.offsets[start], self.offsets[min(start + 20_000, len(self))]
+            cells, starts = self.cells[first:stop], self.offsets[start : start + 20_000][: len(self) - start] - first
+            rows = slice(start, start + len(starts))
+            n_fails[rows] = np.add.reduceat(cells == FAIL, starts, dtype=np.int64)
+            n_dies[rows] = np.add.reduceat(cells != NO_DIE, starts, dtype=np.int64)
+        return n_fails / np.maximum(n_dies, 1)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -125,6 +157,7 @@ def make_wafer_set(
     source: str,
     classes: Sequence[str] | None = None,
     is_synthetic: bool = False,
+    official: Sequence[int] | None = None,
 ) -> WaferSet:
     """Collect single maps into a WaferSet.
 
@@ -135,6 +168,7 @@ def make_wafer_set(
         source: Where the maps came from, for messages.
         classes: Names and order of the classes; by default those that occur, see `order_classes`.
         is_synthetic: Whether a generator drew them.
+        official: Index into OFFICIAL_PARTS of each wafer, -1 where unknown.
 
     Raises:
         DataError: If lengths differ, a label is not among `classes`, or a map is not two-dimensional.
@@ -157,6 +191,7 @@ def make_wafer_set(
         lot_names=lot_names,
         source=source,
         is_synthetic=is_synthetic,
+        official=None if official is None else np.array(official, dtype=np.int8),
     )
 
 

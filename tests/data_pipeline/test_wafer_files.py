@@ -323,7 +323,8 @@ def test_foreign_parquet_files_are_refused_with_the_command_that_converts(tmp_pa
     path = save_table(tmp_path / "w.parquet", metadata=None)
 
     with pytest.raises(
-        DataError, match=r"w\.parquet: not a wafer file of ours; write one with `python -m data_pipeline\.prepare`"
+        DataError,
+        match=r"w\.parquet: not a wafer file of ours; make one: `python -m data_pipeline\.prepare .*w\.parquet`",
     ):
         load_wafers(path)
 
@@ -332,7 +333,7 @@ def test_foreign_parquet_files_are_refused_with_the_command_that_converts(tmp_pa
     ("changes", "message"),
     [
         ({"map": None}, "damaged or not a wafer file"),
-        ({"map": pa.array([None, b"\x01\x01"])}, "damaged or not a wafer file"),
+        ({"map": pa.array([None, b"\x01\x01"])}, "map must be binary and never null; got binary, 1 null"),
         ({"height": pa.array([None, 2])}, "damaged or not a wafer file"),
         ({"height": pa.array([1.0, 2.0])}, "damaged or not a wafer file"),
         ({"metadata": METADATA | {"wafers.classes": "arc, ring"}}, "damaged or not a wafer file"),
