@@ -36,7 +36,7 @@ class Quality:
 
     Attributes:
         classes: One row per class, the unlabelled ones last: wafers, share of the labelled in %, lots, distinct maps,
-            median of fail rate in % and, where the published split is known, its two parts.
+            median of the fail rate in % and, where the published split is known, its two parts.
         shared_lots: Lots that hold both of two classes; its diagonal counts the lots of a class. Shape (K, K).
         sizes: Wafers of each map size, the most frequent first.
         wafers_per_lot: Minimum, median and maximum.
@@ -74,8 +74,8 @@ def _count_classes(wafers: WaferSet) -> pd.DataFrame:
             "wafers": grouped.size(),
             "share %": 100 * grouped.size() / max(1, int((wafers.labels >= 0).sum())),
             "lots": grouped["lot"].nunique(),
-            "distinct maps": grouped["content"].nunique(),
-            "fails % (median)": grouped["fails"].median(),
+            "distinct": grouped["content"].nunique(),
+            "fails %": grouped["fails"].median(),
         }
     )
     if wafers.official is not None:

@@ -84,14 +84,20 @@ def gather(
     Raises:
         DataError: If the sequences differ in length.
     """
-    kept = list(maps)
+    # One buffer that grows in place: a list and its concatenation would hold gigabytes twice.
+    cells = bytearray()
+    shapes: list[tuple[int, ...]] = []
+    for one in maps:
+        cells += one.tobytes()
+        shapes.append(one.shape)
+    heights, widths = np.array(shapes, dtype=np.int64).reshape(-1, 2).T
     return RawWafers(
-        cells=np.concatenate([one.ravel() for one in kept]) if kept else np.empty(0, np.uint8),
-        heights=np.array([one.shape[0] for one in kept], dtype=np.int64),
-        widths=np.array([one.shape[1] for one in kept], dtype=np.int64),
+        cells=np.frombuffer(cells, dtype=np.uint8),
+        heights=heights,
+        widths=widths,
         labels=labels,
         lots=lots,
-        official=[None] * len(kept) if official is None else official,
+        official=[None] * len(shapes) if official is None else official,
         source=source,
         left_out=left_out or {},
     )

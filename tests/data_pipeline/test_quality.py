@@ -33,11 +33,11 @@ def test_classes_are_counted_with_their_lots_maps_and_parts(wafers):
     assert table.index.tolist() == ["Loc", "none", "Scratch", "unlabelled"]
     assert table["wafers"].tolist() == [3, 2, 1, 1]
     assert table["lots"].tolist() == [2, 1, 1, 1]
-    assert table["distinct maps"].tolist() == [2, 2, 1, 1]
+    assert table["distinct"].tolist() == [2, 2, 1, 1]
     assert table["Training"].tolist() == [3, 0, 0, 0]
     assert table["Test"].tolist() == [0, 2, 1, 0]
     assert table["share %"].tolist()[:3] == pytest.approx([50, 100 / 3, 100 / 6])
-    assert table["fails % (median)"].iloc[2] == pytest.approx(100 * 5 / 196)
+    assert table["fails %"].iloc[2] == pytest.approx(100 * 5 / 196)
 
 
 def test_repeated_and_contradicting_maps_are_found(wafers):
