@@ -8,7 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = {"data_pipeline", "models", "search"}
 MAY_IMPORT = {"data_pipeline": set(), "models": set(), "search": {"data_pipeline", "models"}}
-COMMANDS = {"search.run", "search.retrain", "search.evaluate", "search.report"}
+COMMANDS = {
+    *("search.run", "search.retrain", "search.evaluate", "search.report"),
+    *("data_pipeline.prepare", "data_pipeline.synthesize"),
+}
 # Which rooms of search may be imported from which; a room may always import itself and search.errors.
 ROOMS = {
     "trial": set(),

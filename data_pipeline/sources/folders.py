@@ -1,0 +1,132 @@
+"""Read a folder of class-named folders of .png or .npy maps."""
+
+import re
+import struct
+import warnings
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_pipeline.errors import DataError
+from data_pipeline.sources.arrays import read_npy
+from data_pipeline.sources.raw import ILLEGAL, RawWafers, gather, to_codes
+from data_pipeline.wafer_set import FAIL, NO_DIE, PASS
+
+_UNLABELLED = ("unlabelled", "unlabeled", "unknown")
+_LOT = re.compile(r"(?<![a-z])lot(\d+)", re.IGNORECASE)  # no pilot7
+_MAX_SIDE = 2_000
+_GREYS = {0: NO_DIE, 127: PASS, 128: PASS, 255: FAIL}
+_DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError, RuntimeError,
+    SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+def read_folders(path: Path) -> RawWafers:
+    """Read maps from the folders in `path`, each named after the class of what is in it.
+
+    The folders unlabelled, unlabeled and unknown hold wafers without a label. A file called like lot12_wafer3.png
+    belongs to lot 12; every other wafer is a lot of its own. Hidden and other files are left out and counted.
+
+    A .npy is a two-dimensional array of die codes. A .png is grey, or of colours that are: its levels are 0, 1, 2, or
+    0, 127 or 128, 255, for no die, pass, fail. Anything else becomes ILLEGAL.
+
+    Raises:
+        DataError: If there is no folder of maps, or one of the maps is damaged or larger than 2,000 x 2,000.
+    """
+    try:
+        files, left_out = _list_files(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    names = [_to_text(file.parent.name) for file in files]
+    return gather(
+        (_read_png(file) if file.suffix.lower() == ".png" else _read_npy(file) for file in files),
+        labels=[None if name.lower() in _UNLABELLED else name for name in names],
+        lots=[_to_lot(file) for file in files],
+        source=str(path),
+        left_out=left_out,
+    )
+
+
+def _list_files(path: Path) -> tuple[list[Path], Counter[str]]:
+    entries = sorted(path.iterdir())
+    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    inside = [entry for folder in folders for entry in sorted(folder.iterdir())]
+    files = [entry for entry in inside if _is_map(entry)]
+    if not files:
+        raise DataError(
+            f"{path}: must have a folder for each class with .png or .npy maps in it, like "
+            f"{path.name}/Center/lot12_wafer3.png; got {len(folders)} folders and no map in them"
+        )
+    loose = [entry for entry in entries if entry not in set(folders)]
+    left_out = Counter("in no class folder" if _is_map(entry) else "another kind of file" for entry in loose)
+    left_out["another kind of file"] += len(inside) - len(files)
+    return files, +left_out
+
+
+def _is_map(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix.lower() in (".png", ".npy") and path.is_file()
+
+
+def _to_lot(file: Path) -> str:
+    found = _LOT.search(file.stem)
+    return f"lot {found[1]}" if found else _to_text(f"{file.parent.name}/{file.name}")
+
+
+def _to_text(name: str) -> str:
+    """Replace what is no character: a name that is not UTF-8 could not be written later."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _read_npy(path: Path) -> NDArray[np.uint8]:
+    values = read_npy(path)
+    if values.ndim != 2:
+        raise DataError(f"{path}: must have two dimensions; got shape {values.shape}")
+    _check_size(values.shape[0], values.shape[1], path)
+    return to_codes(values)
+
+
+def _read_png(path: Path) -> NDArray[np.uint8]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # we refuse far smaller images than the ones pillow warns of
+            with Image.open(path, formats=["PNG"]) as image:
+                _check_size(image.height, image.width, path)
+                return _to_die_codes(image)
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: must have at most {_MAX_SIDE:,}x{_MAX_SIDE:,} dies; got far more") from None
+    except PermissionError:
+        raise DataError(f"{path}: cannot be read (Permission denied)") from None
+    except _DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"{path}: damaged or not a .png file ({reason}); get it again") from None
+
+
+def _check_size(height: int, width: int, path: Path) -> None:
+    if max(height, width) > _MAX_SIDE:
+        raise DataError(f"{path}: must have at most {_MAX_SIDE:,}x{_MAX_SIDE:,} dies; got {height:,}x{width:,}")
+
+
+def _to_die_codes(image: Image.Image) -> NDArray[np.uint8]:
+    levels = _to_levels(image)
+    if levels.size and levels.max() <= FAIL:
+        return to_codes(levels)
+    codes = np.full(levels.shape, ILLEGAL, dtype=np.uint8)
+    for level, code in _GREYS.items():
+        codes[levels == level] = code
+    return codes
+
+
+def _to_levels(image: Image.Image) -> NDArray[Any]:
+    """Give the grey level of each cell; ILLEGAL + 1 where it has a colour."""
+    if image.mode == "1":
+        return np.asarray(image).astype(np.int64) * 255
+    if image.mode == "L" or image.mode.startswith("I"):
+        return np.asarray(image).astype(np.int64)
+    red, green, blue, _ = np.moveaxis(np.asarray(image.convert("RGBA")).astype(np.int64), -1, 0)
+    return np.where((red == green) & (green == blue), red, ILLEGAL + 1)
