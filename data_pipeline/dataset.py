@@ -1,4 +1,4 @@
-"""One call from a wafer file to what a study trains on: wafers, honest splits, encoded parts."""
+"""One call from a wafer file to what a study trains on: wafers, checked splits, encoded parts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from data_pipeline.batches import EncodedWafers, wrap_arrays
-from data_pipeline.encode import load_encoded
+from data_pipeline.encode import Aspect, load_encoded
+from data_pipeline.protocols import PROTOCOLS
+from data_pipeline.splits import LeakCheck, Splits, check_leaks
 from data_pipeline.wafer_files import find_wafers
-from data_pipeline.splits import LeakCheck, Splits, check_leaks, split_by_lot
 from data_pipeline.wafer_set import WaferSet
 
 
@@ -19,8 +20,9 @@ class Dataset:
     Attributes:
         wafers: All of them, at native resolution.
         splits: Which wafers are for training, validation and the locked test.
-        leak_check: The proof that the parts share nothing.
+        leak_check: The proof that the parts share nothing, or, of a leaky split, the count of what they share.
         image_size: Pixels per side of encoded maps.
+        aspect: Whether maps of other than square shape are stretched; see `encode_maps`.
         cache: Folder of the encoded maps.
     """
 
@@ -28,6 +30,7 @@ class Dataset:
     splits: Splits
     leak_check: LeakCheck
     image_size: int
+    aspect: Aspect
     cache: Path
 
     def encode(self, part: str) -> EncodedWafers:
@@ -36,7 +39,7 @@ class Dataset:
         Only `search.evaluate` asks for "test".
         """
         indices = self.splits.part(part)
-        maps = load_encoded(self.wafers, indices, image_size=self.image_size, cache=self.cache)
+        maps = load_encoded(self.wafers, indices, image_size=self.image_size, cache=self.cache, aspect=self.aspect)
         return wrap_arrays(maps, self.wafers.labels[indices])
 
 
@@ -45,29 +48,41 @@ def open_dataset(
     *,
     synthetic_wafers: int,
     image_size: int,
+    by: str,
+    pool: int,
     val: float,
     test: float,
     seed: int,
     cache: Path,
+    aspect: Aspect = "stretched",
 ) -> Dataset:
-    """Load wafers, divide them by lot and prove that nothing leaks.
+    """Load wafers, divide them and prove that nothing leaks, or count what does.
 
     Args:
         asked: A path, "auto" or "synthetic"; see `find_wafers`.
         synthetic_wafers: How many to draw where they are synthetic.
         image_size: Pixels per side.
+        by: How to divide them, a key of PROTOCOLS.
+        pool: Wafers per class before the division, for `deck` alone.
         val: Share of the wafers for validation.
         test: Share for the locked test.
         seed: Of the division.
         cache: Folder of the encoded maps.
+        aspect: Whether maps of other than square shape are stretched; see `encode_maps`.
 
     Raises:
         DataError: If the file cannot be used, or the wafers cannot be divided.
     """
     wafers = find_wafers(asked, synthetic_wafers=synthetic_wafers)
-    splits = split_by_lot(wafers, val=val, test=test, seed=seed)
+    options = {"pool": pool} if by == "deck" else {}
+    splits = PROTOCOLS[by](wafers, val=val, test=test, seed=seed, **options)
     return Dataset(
-        wafers=wafers, splits=splits, leak_check=check_leaks(wafers, splits), image_size=image_size, cache=cache
+        wafers=wafers,
+        splits=splits,
+        leak_check=check_leaks(wafers, splits),
+        image_size=image_size,
+        aspect=aspect,
+        cache=cache,
     )
 
 

@@ -1,12 +1,14 @@
 """Maps of any shape -> one uint8 array of die codes at one size, cached on disk.
 
-Maps are stretched to a square: dies are rectangles on a round wafer, so a 22x50 map is round again at 40x40.
+By default maps are stretched to a square: dies are rectangles on a round wafer, so a 22x50 map is round again at 40x40.
 """
 
 import hashlib
 import os
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -14,10 +16,16 @@ from numpy.typing import NDArray
 
 from data_pipeline.wafer_set import FAIL, NO_DIE, PASS, WaferSet
 
+Aspect = Literal["stretched", "kept"]
+
 _VERSION = "2"  # raise it when the rule below changes: it is part of the cache key
+# Cells or pixels per step: what fits into the processor's cache is encoded 1.6 times as fast as 4096 maps at a time.
+_STEP = 2**18
 
 
-def encode_maps(wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int) -> NDArray[np.uint8]:
+def encode_maps(
+    wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int, aspect: Aspect = "stretched"
+) -> NDArray[np.uint8]:
     """Resize maps to image_size x image_size without ever blending die codes.
 
     Each pixel looks at the dies under it, weighted by area. It shows a die if at least half of it is die, and that die
@@ -29,21 +37,22 @@ def encode_maps(wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int
         wafers: The maps.
         indices: Which of them, shape (N,).
         image_size: Pixels per side, at least 8.
+        aspect: "stretched": the map fills the picture. "kept": it lies in the middle of a square of its longer side,
+            with no die around it, so that dies stay square.
 
     Returns:
         Die codes 0, 1, 2, shape (N, image_size, image_size), uint8.
     """
     out = np.empty((len(indices), image_size, image_size), dtype=np.uint8)
-    shapes = np.stack([wafers.heights[indices], wafers.widths[indices]], axis=1)
-    for height, width in np.unique(shapes, axis=0):
-        rows = np.flatnonzero((shapes == (height, width)).all(1))
-        for chunk in np.array_split(rows, -(-len(rows) // 4096)):
-            maps = np.stack([wafers.map(i) for i in indices[chunk]])
-            out[chunk] = _resize(maps, image_size)
+    for rows in _steps(wafers, indices, image_size=image_size):
+        maps = np.stack([wafers.map(i) for i in indices[rows]])
+        out[rows] = _resize(_surround(maps) if aspect == "kept" else maps, image_size)
     return out
 
 
-def load_encoded(wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int, cache: Path) -> NDArray[np.uint8]:
+def load_encoded(
+    wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int, cache: Path, aspect: Aspect = "stretched"
+) -> NDArray[np.uint8]:
     """Encode, or map the result of an earlier call into memory.
 
     Args:
@@ -51,23 +60,43 @@ def load_encoded(wafers: WaferSet, indices: NDArray[np.int64], *, image_size: in
         indices: Which of them, shape (N,).
         image_size: Pixels per side.
         cache: Folder for the arrays; made if missing. A damaged or foreign file there is written anew.
+        aspect: See `encode_maps`.
 
     Returns:
         See `encode_maps`; read-only, backed by the file.
     """
-    key = hashlib.sha256(f"{_VERSION} {image_size} {wafers.fingerprint} ".encode() + indices.tobytes())
+    key = hashlib.sha256(f"{_VERSION} {aspect} {image_size} {wafers.fingerprint} ".encode() + indices.tobytes())
     path = cache / f"maps-{image_size}px-{key.hexdigest()[:16]}.npy"
     shape = (len(indices), image_size, image_size)
     if not _holds(path, shape):
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.stem}.{os.getpid()}.npy")
         try:
-            np.save(partial, encode_maps(wafers, indices, image_size=image_size))
+            np.save(partial, encode_maps(wafers, indices, image_size=image_size, aspect=aspect))
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     encoded: NDArray[np.uint8] = open_memmap(path, mode="r")
     return encoded
+
+
+def _steps(wafers: WaferSet, indices: NDArray[np.int64], *, image_size: int) -> Iterator[NDArray[np.int64]]:
+    """Cut the positions in `indices` into steps of maps of one shape."""
+    shapes = np.stack([wafers.heights[indices], wafers.widths[indices]], axis=1)
+    for height, width in np.unique(shapes, axis=0):
+        rows = np.flatnonzero((shapes == (height, width)).all(1))
+        n_maps = max(1, _STEP // max(height, width, image_size) ** 2)
+        yield from np.split(rows, range(n_maps, len(rows), n_maps))
+
+
+def _surround(maps: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Put the maps, shape (N, h, w), into the middle of squares without other dies."""
+    n, height, width = maps.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    squares = np.full((n, side, side), NO_DIE, dtype=np.uint8)
+    squares[:, top : top + height, left : left + width] = maps
+    return squares
 
 
 def _resize(maps: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -12,7 +12,6 @@ from data_pipeline.errors import DataError
 
 NO_DIE, PASS, FAIL = 0, 1, 2
 UNLABELLED = -1
-UNKNOWN, TRAINING, TEST = -1, 0, 1  # the publisher's own division
 OFFICIAL_PARTS = ("Training", "Test")  # of the split that WM-811K was published with
 
 # The nine classes of WM-811K; a data set with other names brings its own.
@@ -47,8 +46,6 @@ class WaferSet:
         lot_names: Name of each lot.
         source: Where the maps came from, for people.
         is_synthetic: True if a generator drew them; every page then says SYNTHETIC.
-        official: Part of each wafer in the publisher's own division, shape (N,), int8: 0 Training, 1 Test, -1 unknown;
-            None where nobody knows any.
         official: Index into OFFICIAL_PARTS, shape (N,), int8; -1 where unknown. None if it is unknown for all.
 
     Raises:
@@ -98,14 +95,6 @@ class WaferSet:
 
     def __len__(self) -> int:
         return len(self.heights)
-
-    def _check_official(self) -> None:
-        if self.official is None:
-            return
-        if len(self.official) != len(self):
-            raise DataError(f"{self.source}: official has {len(self.official)} entries for {len(self)} maps")
-        if self.official.dtype != np.int8 or not np.isin(self.official, (UNKNOWN, TRAINING, TEST)).all():
-            raise DataError(f"{self.source}: official parts must be int8 -1 (unknown), 0 (Training) or 1 (Test)")
 
     def map(self, index: int) -> NDArray[np.uint8]:
         """Return map `index` as a view of shape (height, width)."""

@@ -12,6 +12,7 @@ from search.execution.tuner import run_trials
 from search.study.best import write_best
 from search.study.config_file import find_space, is_study_name, load_study_config
 from search.study.data import check_objective, describe, open_data, trial_data
+from search.study.marks import marks_of
 from search.study.provenance import check_same_study, describe_data, record_attempt
 from search.study.records import StudyFolder, remove_if_unstarted
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
@@ -28,7 +29,7 @@ class Request:
     Attributes:
         space: Path or name of a space file.
         overrides: Values by dotted path that replace those of the file.
-        study: Name of the study; None takes the space's, marked where the wafers are synthetic.
+        study: Name of the study; None takes the space's, marked where the wafers are synthetic or the split leaky.
         results: Folder of all studies.
         address: Of a Ray cluster; None starts one here.
         dashboard: Whether a Ray started here serves its dashboard.
@@ -58,10 +59,10 @@ def search(request: Request, console: Console) -> int:
     space_file = find_space(request.space)
     config = load_study_config(space_file, overrides=request.overrides)
     dataset = open_data(config.data, results=request.results)
-    classes, is_synthetic = dataset.wafers.classes, dataset.wafers.is_synthetic
+    classes, data = dataset.wafers.classes, describe_data(dataset)
     check_objective(config, dataset)
-    name = request.study or (f"{config.name}-synthetic" if is_synthetic else config.name)
-    folder, data = StudyFolder((request.results / name).resolve()), describe_data(dataset)
+    name = request.study or "-".join([config.name, *(mark.lower() for mark in marks_of(data))])
+    folder = StudyFolder((request.results / name).resolve())
     check_same_study(folder, config, data)
     say(console, describe(dataset))
     with Study(folder, config, classes=classes) as study:
@@ -78,7 +79,7 @@ def search(request: Request, console: Console) -> int:
         try:
             record_attempt(folder, config, data, space_text=space_file.read_text("utf-8"), device=cluster.device)
             _say_where(cluster, console)
-            with SearchView(study, console, is_synthetic=is_synthetic) as view:
+            with SearchView(study, console, marks=marks_of(data)) as view:
                 is_over = run_trials(study, arrays, cluster, on_event=view.on_event)
         finally:
             stop_ray()
@@ -127,9 +128,8 @@ def _finish(study: Study, data: dict[str, object], console: Console, *, is_over:
         say(console, "no trial ran to its end, so there is no best.yaml; give it more time: --time")
     else:
         words = configuration(best.config, study.config.space)
-        mark = "SYNTHETIC, " if data["synthetic"] else ""
         say(console, f"best: trial {best.number}: {words}")
-        title = f"trial {best.number} on validation ({mark}%, one seed)"
+        title = f"trial {best.number} on validation ({', '.join([*marks_of(data), '%', 'one seed'])})"
         console.print(score_table(best.scores, study.classes, title=title))
         say(console, f"best configuration  {study.folder.best}")
         say(console, f"report              {study.folder.report}")

@@ -13,6 +13,8 @@ from search.errors import DONE, ConfigError
 from search.final.model_file import load_model
 from search.study.best import load_best
 from search.study.data import check_same_data, describe, open_data
+from search.study.marks import marks_of
+from search.study.provenance import describe_data
 from search.study.records import StudyFolder, lock_folder, read_json, write_atomically, write_json
 from search.study.rows import judgement_to_row
 from search.trial.evaluation import choose_dtype, judge_model
@@ -46,12 +48,19 @@ def score_locked_test(request: EvaluateRequest, console: Console) -> int:
     """
     final = request.study.final
     best, trained = load_best(request.study.best), load_model(final / "model.pt")
-    config = best.data if request.data is None else best.data.model_copy(update={"wafers": request.data})
+    config = best.data.model_copy(
+        update={
+            "wafers": request.data or best.data.wafers,
+            "image_size": trained.image_size,  # the model's: best.yaml may have been edited since
+            "aspect": trained.aspect,
+        }
+    )
     dataset = open_data(config, results=request.results)
     check_same_data(dataset, fingerprint=best.data_fingerprint, split_fingerprint=best.split_fingerprint)
     if (trained.data_fingerprint, trained.split_fingerprint) != (best.data_fingerprint, best.split_fingerprint):
         raise ConfigError(f"{final / 'model.pt'}: was trained on other wafers than this study's; retrain it")
     say(console, describe(dataset))
+    marks = marks_of(describe_data(dataset))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     judgement = judge_model(
         trained.model.to(device),
@@ -60,10 +69,12 @@ def score_locked_test(request: EvaluateRequest, console: Console) -> int:
         dtype=choose_dtype(trained.precision, device),
     )
     with lock_folder(final):
-        look = judgement_to_row(judgement, trained.classes, split="test") | {"model": _fingerprint(final / "model.pt")}
+        look = judgement_to_row(judgement, trained.classes, split="test") | {
+            "model": _fingerprint(final / "model.pt"),
+            "marks": list(marks),
+        }
         looks = _add_look(final / "test.json", look)
-        mark = "SYNTHETIC, " if dataset.wafers.is_synthetic else ""
-        title = f"{request.study.name}: locked test ({mark}%)"
+        title = f"{request.study.name}: locked test ({', '.join([*marks, '%'])})"
         write_atomically(final / "test_confusion.png", draw_confusion(judgement, trained.classes, title=title))
         if request.study.provenance.exists():
             write_report(request.study)

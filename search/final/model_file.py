@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from data_pipeline.encode import Aspect
 from models import ModelError, build_model
 from search.errors import ConfigError
 from search.study.records import write_atomically
@@ -16,7 +17,7 @@ from search.trial.params import Precision, from_flat
 from search.trial.vocabulary import Scalar
 
 _FORMAT = 1
-_COPIED = ("image_size", "on", "data_fingerprint", "split_fingerprint", "is_synthetic")
+_COPIED = ("image_size", "aspect", "on", "data_fingerprint", "split_fingerprint", "is_synthetic", "leaky")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,20 +29,24 @@ class TrainedModel:
         config: The flat configuration, every value.
         classes: Names of the K classes, in the order of the logits.
         image_size: Side to which maps are encoded, in pixels, by `data_pipeline.encode`.
+        aspect: How maps that are not square are encoded there.
         on: "train" or "train+val".
         data_fingerprint: Of all wafers of the data set.
         split_fingerprint: Of their division: its test part is unseen.
         is_synthetic: Whether it was trained on synthetic wafers.
+        leaky: What must be said of their division; empty where its test part is new to the model.
     """
 
     model: nn.Module
     config: Mapping[str, Scalar]
     classes: tuple[str, ...]
     image_size: int
+    aspect: Aspect
     on: str
     data_fingerprint: str
     split_fingerprint: str
     is_synthetic: bool
+    leaky: str = ""
 
     @property
     def precision(self) -> Precision:
@@ -71,7 +76,7 @@ def load_model(path: Path) -> TrainedModel:
     Raises:
         ConfigError: If the file is missing, damaged, hostile, or of another format or architecture.
     """
-    content = _read(path)
+    content = {"aspect": "stretched", "leaky": ""} | _read(path)  # files written before there was a choice lack them
     try:
         config: dict[str, Scalar] = content["config"]
         # The file holds all tensors: what they grew from need not be there any more.

@@ -16,7 +16,8 @@ from search.final.model_file import TrainedModel, save_model
 from search.study.best import load_best
 from search.study.checkpoints import load_checkpoint, save_checkpoint
 from search.study.data import check_same_data, describe, open_data, trial_data
-from search.study.provenance import describe_device
+from search.study.marks import marks_of
+from search.study.provenance import describe_data, describe_device
 from search.study.records import append_line, lock_folder, read_lines, write_atomically, write_json
 from search.study.rows import report_from_row, report_to_row
 from search.trial.params import TrialParams
@@ -84,18 +85,21 @@ def retrain(request: RetrainRequest, console: Console) -> int:
             config=params.to_flat(),
             classes=classes,
             image_size=config.image_size,
+            aspect=config.aspect,
             on=request.on,
             data_fingerprint=best.data_fingerprint,
             split_fingerprint=best.split_fingerprint,
             is_synthetic=dataset.wafers.is_synthetic,
+            leaky=dataset.splits.leaky,
         )
         save_model(trained, request.out / "model.pt")
-        _write_numbers(request, reports, classes=classes, seed=params.seed, device=device)
+        marks = marks_of(describe_data(dataset))
+        _write_numbers(request, reports, classes=classes, seed=params.seed, device=device, marks=marks)
         (request.out / "checkpoint.pt").unlink(missing_ok=True)
     last = reports[-1].val
     if last:
-        mark = "SYNTHETIC, " if dataset.wafers.is_synthetic else ""
-        console.print(score_table(last.scores, classes, title=f"validation after the last epoch ({mark}%)"))
+        title = f"validation after the last epoch ({', '.join([*marks, '%'])})"
+        console.print(score_table(last.scores, classes, title=title))
     for name in ("model.pt", "metrics.json", "curves.png"):
         say(console, str(request.out / name))
     return DONE
@@ -168,10 +172,17 @@ def epoch_line(reports: Sequence[EpochReport], *, epochs: int, elapsed: float, t
 
 
 def _write_numbers(
-    request: RetrainRequest, reports: list[EpochReport], *, classes: tuple[str, ...], seed: int, device: torch.device
+    request: RetrainRequest,
+    reports: list[EpochReport],
+    *,
+    classes: tuple[str, ...],
+    seed: int,
+    device: torch.device,
+    marks: tuple[str, ...],
 ) -> None:
     metrics = {
         "on": request.on,
+        "marks": list(marks),
         "epochs": len(reports),
         "seed": seed,
         "device": describe_device(device),
@@ -179,4 +190,5 @@ def _write_numbers(
         "last_epoch": report_to_row(reports[-1], classes),
     }
     write_json(request.out / "metrics.json", metrics)
-    write_atomically(request.out / "curves.png", draw_curves(reports, title=f"final training on {request.on}"))
+    title = ", ".join([f"final training on {request.on}", *marks])
+    write_atomically(request.out / "curves.png", draw_curves(reports, title=title))

@@ -7,6 +7,7 @@ from typing import Any
 
 from search.study.config import DataConfig
 from search.study.config_file import read_section
+from search.study.marks import marks_of, name_wafers, warnings_of
 from search.study.problems import Problems
 from search.study.records import write_atomically
 from search.study.rows import COMPLETE, STOPPED, TrialRecord
@@ -114,10 +115,10 @@ def _comment(study: Study, record: TrialRecord, scores: Scores, data: Mapping[st
     """Say in comments where the configuration comes from and what it scored."""
     objective = study.config.objective.metric
     lines = [
-        f"The best of study {study.folder.name}{' on SYNTHETIC wafers' if data['synthetic'] else ''}: "
+        f"The best of study {study.folder.name}{f' on {name_wafers(data)}' if marks_of(data) else ''}: "
         f"{study.count(COMPLETE)} trials ran to their end, {study.count(STOPPED)} were stopped.",
         f"Trial {record.number} after {record.epochs} nominal epochs of {study.config.data.epoch_samples:,} wafers, "
-        f"on {sum(scores.support):,} validation wafers of other lots, one seed:",
+        f"on {sum(scores.support):,} validation wafers{'' if data.get('leaky') else ' of other lots'}, one seed:",
         f"  {objective} {record.value:.4f}, balanced macro-F1 {scores.balanced_macro_f1:.4f}, "
         f"macro-F1 {scores.macro_f1:.4f}, accuracy {scores.accuracy:.4f}",
         *(
@@ -125,6 +126,7 @@ def _comment(study: Study, record: TrialRecord, scores: Scores, data: Mapping[st
             f"F1 {scores.f1[k]:.3f}  of {scores.support[k]:,}"
             for k, name in enumerate(study.classes)
         ),
+        *warnings_of(data),
         "The best of many noisy scores overstates itself: what it is worth, the locked test says.",
         f"Next: python -m search.retrain {study.folder.path.name}",
     ]

@@ -21,7 +21,12 @@ class Section(BaseModel):
 class SplitConfig(Section):
     """How the wafers are divided."""
 
-    by: Literal["lot"] = Field("lot", description="Wafers of one lot, and identical maps, stay together.")
+    by: Literal["lot", "official", "product", "time", "random", "deck", "deck_subset"] = Field(
+        "lot",
+        description="What stays apart. lot: lots, and identical maps; official: the publisher's Training and Test; "
+        "product: map shapes too; time: later lots; random, deck, deck_subset: nothing, and every output says LEAKY.",
+    )
+    pool: int = Field(3077, ge=3, le=1_000_000, description="Wafers per class before the division; only for by: deck.")
     val: float = Field(0.20, gt=0, lt=1, description="Share for validation.")
     test: float = Field(0.15, gt=0, lt=1, description="Share for the locked test.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the division.")
@@ -33,6 +38,9 @@ class DataConfig(Section):
     wafers: str = Field("auto", description="A file; auto: data/wafers.parquet if there, else synthetic; synthetic.")
     synthetic_wafers: int = Field(6000, ge=600, le=1_000_000, description="How many, where they are synthetic.")
     image_size: int = Field(40, ge=8, le=512, description="Side of the encoded maps, in pixels.")
+    aspect: Literal["stretched", "kept"] = Field(
+        "stretched", description="Of maps that are not square: stretched to the square, or kept within it."
+    )
     epoch_samples: int = Field(18_000, ge=32, le=100_000_000, description="Wafers drawn in a nominal epoch.")
     split: SplitConfig = SplitConfig()
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from data_pipeline.dataset import Dataset, open_dataset
 from search.errors import ConfigError
 from search.study.config import DataConfig, StudyConfig
+from search.study.marks import name_wafers
+from search.study.provenance import describe_data
 from search.trial.training import TrialData
 from search.trial.vocabulary import nearest
 
@@ -19,6 +21,9 @@ def open_data(config: DataConfig, *, results: Path) -> Dataset:
         config.wafers,
         synthetic_wafers=config.synthetic_wafers,
         image_size=config.image_size,
+        aspect=config.aspect,
+        by=config.split.by,
+        pool=config.split.pool,
         val=config.split.val,
         test=config.split.test,
         seed=config.split.seed,
@@ -73,8 +78,8 @@ def describe(dataset: Dataset) -> str:
     counts = ", ".join(f"{name} {n:,}" for name, n in zip(wafers.classes, wafers.counts(), strict=True))
     parts = ", ".join(f"{part} {len(splits.part(part)):,}" for part in ("train", "val", "test"))
     return (
-        f"{'SYNTHETIC ' if wafers.is_synthetic else ''}wafers: {wafers.source}\n"
+        f"{name_wafers(describe_data(dataset))}: {wafers.source}\n"
         f"  {len(wafers):,} wafers: {counts}\n"
-        f"  split {splits.fingerprint}: {parts} (locked)\n"
-        f"  proved: {dataset.leak_check}"
+        f"  split {splits.fingerprint} by {splits.protocol}: {parts} (locked)\n"
+        f"  {splits.leaky or 'proved'}: {dataset.leak_check}"
     )

@@ -42,6 +42,8 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "classes": list(wafers.classes),
         "fingerprint": wafers.fingerprint,
         "split_fingerprint": splits.fingerprint,
+        "protocol": splits.protocol,
+        "leaky": splits.leaky,
         "leak_check": str(dataset.leak_check),
         "wafers": {part: len(splits.part(part)) for part in PARTS},
     }

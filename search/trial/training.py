@@ -164,7 +164,7 @@ def _build(params: TrialParams, train: EncodedWafers, *, data: TrialData, genera
         params.model.name, n_classes=data.n_classes, options=params.model.options, seed=_draw_seed(generator)
     ).to(device)
     counts = torch.bincount(train.labels, minlength=data.n_classes).cpu().numpy()
-    shares = SAMPLINGS[params.sampling.name](counts, **params.sampling.options)
+    plan = SAMPLINGS[params.sampling.name](counts, **params.sampling.options)
     n_steps = params.epochs * count_batches(data.epoch_samples, params.batch_size)
     factor = partial(SCHEDULES[params.schedule.name], **params.schedule.options)
     return _Learner(
@@ -175,7 +175,7 @@ def _build(params: TrialParams, train: EncodedWafers, *, data: TrialData, genera
         loss=LOSSES[params.loss.name](**params.loss.options),
         lr_at_step=lambda step: params.lr * factor((step + 0.5) / n_steps),
         grad_clip=params.grad_clip,
-        draws=WaferDraws(train.labels, shares=shares, epoch_samples=data.epoch_samples),
+        draws=WaferDraws(train.labels, plan=plan, epoch_samples=data.epoch_samples),
         dtype=choose_dtype(params.precision, device),
     )
 
@@ -185,7 +185,8 @@ def _learn(
 ) -> tuple[float, float]:
     """Train for one nominal epoch; return the mean loss and the accuracy."""
     device = train.labels.device
-    drawn = learner.draws.next_epoch(generator)
+    progress = (epoch - 1) / max(params.epochs - 1, 1)
+    drawn = learner.draws.next_epoch(generator, progress=progress)
     choices = AUGMENTS[params.augment.name](len(drawn), generator, **params.augment.options)
     step = (epoch - 1) * count_batches(len(drawn), params.batch_size)
     losses, n_right = [], torch.zeros((), dtype=torch.int64, device=device)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from search.study.marks import warnings_of
 from search.study.records import StudyFolder, read_json, read_lines, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, collect_rows
 from search.study.strict_yaml import read_yaml
@@ -63,16 +64,17 @@ def write_report(folder: StudyFolder) -> None:
 
 
 def _head(folder: StudyFolder, data: dict[str, Any], records: Sequence[TrialRecord], verdict: str) -> str:
-    loud = '<p class="loud">SYNTHETIC wafers: no number here says anything about real ones.</p>'
+    loud = "".join(f'<p class="loud">{escape(warning)}</p>' for warning in warnings_of(data))
+    checked = "Counted in" if data.get("leaky") else "Proved about"
     counts = ", ".join(
         f"{n} {status}"
         for status in (COMPLETE, STOPPED, INFEASIBLE, FAILED, RUNNING)
         if (n := sum(record.status == status for record in records))
     )
     wafers = ", ".join(f"{n:,} {part}" for part, n in data["wafers"].items())
-    return f"""<h1>{escape(folder.name)}</h1>{loud if data["synthetic"] else ""}
+    return f"""<h1>{escape(folder.name)}</h1>{loud}
 <p>{len(records)} trials ({counts}) on {escape(data["source"])}: {wafers}. {verdict}</p>
-<p>Proved about the split {data["split_fingerprint"]}: {escape(data["leak_check"])}.</p>"""
+<p>{checked} the split {data["split_fingerprint"]}: {escape(data["leak_check"])}.</p>"""
 
 
 def _winner(best: TrialRecord, classes: Sequence[str]) -> str:

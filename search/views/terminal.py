@@ -1,6 +1,7 @@
 """The search as it runs: one calm screen on a terminal, one line per event elsewhere."""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -27,13 +28,13 @@ class SearchView:
     Args:
         study: What to show; only read.
         console: Where to.
-        is_synthetic: Whether to say SYNTHETIC.
+        marks: What to say loudly of the data, see `search.study.marks`.
     """
 
-    def __init__(self, study: Study, console: Console, *, is_synthetic: bool) -> None:
+    def __init__(self, study: Study, console: Console, *, marks: Sequence[str] = ()) -> None:
         self._study = study
         self._console = console
-        self._is_synthetic = is_synthetic
+        self._marks = marks
         self._live = Live(get_renderable=self._screen, console=console, refresh_per_second=2, transient=True)
         self._announced_best: int | None = study.best.number if study.best else None
         self._last_line = time.monotonic()
@@ -97,8 +98,8 @@ class SearchView:
     def _screen(self) -> Group:
         study, best = self._study, self._study.best
         head = Text(study.folder.name, style="bold")
-        if self._is_synthetic:
-            head.append("  SYNTHETIC wafers", style="bold yellow")
+        if self._marks:
+            head.append(f"  {', '.join(self._marks)} wafers", style="bold yellow")
         head.append(f"  {self._time_left()}")
         progress = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=study.config.search.trials, completed=study.count(*JUDGED), width=24)

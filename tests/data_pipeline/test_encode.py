@@ -1,20 +1,82 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from data_pipeline.encode import encode_maps, load_encoded
-from data_pipeline.wafer_set import FAIL, PASS, make_wafer_set
+from data_pipeline.wafer_set import FAIL, NO_DIE, PASS, make_wafer_set
 
 sides = st.integers(1, 60)
 sizes = st.integers(8, 48)
 FIRST_TEN = np.arange(10)
 
 
-def encode(*maps, size):
+def encode(*maps, size, aspect="stretched"):
     wafers = make_wafer_set(maps, ["none"] * len(maps), ["a"] * len(maps), source="some")
-    return encode_maps(wafers, np.arange(len(maps)), image_size=size)
+    return encode_maps(wafers, np.arange(len(maps)), image_size=size, aspect=aspect)
+
+
+def encode_exactly(drawn, size):
+    """The rule in whole numbers, pixel by pixel: areas in units of 1 / size of a die along each axis."""
+    height, width = drawn.shape
+    encoded = np.zeros((size, size), np.uint8)
+    for row, column in np.ndindex(size, size):
+        areas = np.outer(overlaps(row, height, size), overlaps(column, width, size))
+        die, fail = areas[drawn != NO_DIE].sum(), areas[drawn == FAIL].sum()
+        is_die, fails = 1000 * die >= 499 * height * width, 1000 * fail * max(height, width, size) >= 499 * size * die
+        encoded[row, column] = is_die * np.where(fails, FAIL, PASS)
+    return encoded
+
+
+def overlaps(pixel, n_dies, n_pixels):
+    dies = np.arange(n_dies)
+    ends = np.minimum((pixel + 1) * n_dies, (dies + 1) * n_pixels)
+    return (ends - np.maximum(pixel * n_dies, dies * n_pixels)).clip(0)
+
+
+@settings(max_examples=50)
+@given(data=st.data(), height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(8, 24))
+def test_every_pixel_is_what_the_rule_says_in_exact_arithmetic(data, height, width, size):
+    drawn = data.draw(arrays(np.uint8, (height, width), elements=st.integers(0, 2)))
+
+    np.testing.assert_array_equal(encode(drawn, size=size)[0], encode_exactly(drawn, size))
+
+
+@pytest.mark.parametrize(("size", "step"), [(40, 60), (64, 200)])
+def test_many_maps_of_many_shapes_are_encoded_like_single_ones(synthetic, size, step):
+    encoded = encode_maps(synthetic, np.arange(600), image_size=size)
+
+    for i in range(0, 600, step):
+        np.testing.assert_array_equal(encoded[i], encode_exactly(synthetic.map(i), size))
+
+
+@given(data=st.data(), height=st.integers(1, 24), width=st.integers(1, 24))
+def test_a_map_that_keeps_its_aspect_lies_in_the_middle_with_no_die_around(data, height, width):
+    drawn = data.draw(arrays(np.uint8, (height, width), elements=st.integers(1, 2)))
+    side = max(height, width)
+    square = np.zeros((side, side), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = drawn
+
+    encoded = encode(drawn, size=8 * side, aspect="kept")[0]
+
+    np.testing.assert_array_equal(encoded, square.repeat(8, axis=0).repeat(8, axis=1))
+
+
+def test_a_square_map_is_encoded_alike_whether_its_aspect_is_kept_or_not():
+    drawn = np.random.default_rng(0).integers(0, 3, (33, 33))
+
+    np.testing.assert_array_equal(encode(drawn, size=20, aspect="kept"), encode(drawn, size=20))
+
+
+def test_a_round_wafer_of_flat_dies_gets_flat_where_its_aspect_is_kept():
+    wide = np.ones((22, 50), np.uint8)
+
+    encoded = encode(wide, size=50, aspect="kept")[0]
+
+    np.testing.assert_array_equal(np.flatnonzero(encoded.any(axis=1)), np.arange(14, 36))
+    assert encoded.any(axis=0).all()
 
 
 @given(data=st.data(), size=sizes)
@@ -116,8 +178,8 @@ def test_maps_are_encoded_in_the_order_asked_for(synthetic):
 def load(synthetic, tmp_path):
     """Encode ten wafers by way of a cache in tmp_path."""
 
-    def load(*, wafers=synthetic, indices=FIRST_TEN, image_size=16):
-        return load_encoded(wafers, indices, image_size=image_size, cache=tmp_path / "cache")
+    def load(*, wafers=synthetic, indices=FIRST_TEN, image_size=16, aspect="stretched"):
+        return load_encoded(wafers, indices, image_size=image_size, cache=tmp_path / "cache", aspect=aspect)
 
     return load
 
@@ -134,6 +196,12 @@ def test_the_cache_holds_what_encoding_gives(synthetic, load, cached):
     expected = encode_maps(synthetic, FIRST_TEN, image_size=16)
 
     np.testing.assert_array_equal(load(), expected)
+
+
+def test_the_cache_holds_maps_that_keep_their_aspect(synthetic, load):
+    expected = encode_maps(synthetic, FIRST_TEN, image_size=16, aspect="kept")
+
+    np.testing.assert_array_equal(load(aspect="kept"), expected)
 
 
 def test_encoded_maps_from_the_cache_cannot_be_written_to(load):
@@ -182,9 +250,10 @@ def test_a_damaged_or_foreign_file_in_the_cache_is_written_anew(synthetic, load,
         pytest.param({"indices": np.arange(11)}, id="wafers"),
         pytest.param({"indices": FIRST_TEN[::-1]}, id="order"),
         pytest.param({"image_size": 17}, id="size"),
+        pytest.param({"aspect": "kept"}, id="aspect"),
     ],
 )
-def test_other_wafers_another_order_or_size_get_a_file_of_their_own(load, cached, change):
+def test_other_wafers_another_order_size_or_aspect_get_a_file_of_their_own(load, cached, change):
     load(**change)
 
     assert len(list(cached.parent.iterdir())) == 2

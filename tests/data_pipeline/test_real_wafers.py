@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from data_pipeline.encode import encode_maps
+from data_pipeline.protocols import split_by_lot
+from data_pipeline.splits import check_leaks
 from data_pipeline.wafer_files import load_wafers
-from data_pipeline.splits import check_leaks, split_by_lot
 
 PATH = Path(__file__).parents[2] / "../shared/data/wm811k_training.npz"
 COUNTS = {

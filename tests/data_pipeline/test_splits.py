@@ -1,12 +1,14 @@
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.splits import PARTS, check_leaks, split_by_lot
+from data_pipeline.protocols import split_by_lot
+from data_pipeline.splits import PARTS, check_leaks, is_covered, link_wafers, place_groups
 from data_pipeline.wafer_set import make_wafer_set
 
 
@@ -15,9 +17,9 @@ def number_map(number):
     return 1 + (number >> np.arange(10)[None] & 1)
 
 
-def wafers_of(*, labels, lots, numbers=None):
+def wafers_of(*, labels, lots, numbers=None, classes=("arc", "ring")):
     maps = [number_map(number) for number in (range(len(labels)) if numbers is None else numbers)]
-    return make_wafer_set(maps, labels, lots, source="some", classes=("arc", "ring"))
+    return make_wafer_set(maps, labels, lots, source="some", classes=classes)
 
 
 def parts_of(splits):
@@ -155,28 +157,59 @@ def test_a_set_without_labels_is_refused():
         split_by_lot(wafers_of(labels=[None, None], lots=["a", "b"]), val=0.2, test=0.2, seed=0)
 
 
-@pytest.mark.parametrize(("lots", "message"), [("aaa", "some: 1 independent .* val"), ("aab", "some: 2 .* test")])
-def test_too_few_lots_are_refused(lots, message):
+@pytest.mark.parametrize(("lots", "n_groups"), [("aaa", 1), ("aab", 2)])
+def test_too_few_lots_are_refused(lots, n_groups):
     wafers = wafers_of(labels=["ring"] * 3, lots=list(lots))
 
-    with pytest.raises(DataError, match=f"{message} part"):
+    with pytest.raises(DataError, match=f"some: {n_groups} independent groups of lots are too few for 3 parts"):
         split_by_lot(wafers, val=0.2, test=0.2, seed=0)
 
 
 def test_lots_that_are_linked_by_maps_count_as_one_group():
     wafers = wafers_of(labels=["ring"] * 4, lots=list("abcd"), numbers=[1, 1, 1, 1])
 
-    with pytest.raises(DataError, match="some: 1 independent groups of lots are too few for a val part"):
+    with pytest.raises(DataError, match="some: 1 independent groups of lots are too few for 3 parts"):
         split_by_lot(wafers, val=0.2, test=0.2, seed=0)
 
 
-def test_a_part_without_one_of_the_classes_is_refused():
-    lots = {"a": "arc arc arc ring", "b": "arc ring", "c": "arc ring ring", "d": "arc arc arc"}
+def lots_of(classes, **lots):
+    """Wafers from the classes that each lot holds."""
     labels = [label for held in lots.values() for label in held.split()]
-    wafers = wafers_of(labels=labels, lots=[lot for lot, held in lots.items() for _ in held.split()])
+    return wafers_of(labels=labels, lots=[lot for lot, held in lots.items() for _ in held.split()], classes=classes)
 
-    with pytest.raises(DataError, match=r"some: no ring wafer in the test part; change data\.split\.seed"):
+
+def test_a_division_that_the_greedy_order_misses_is_found():
+    wafers = lots_of(("arc", "ring"), a="arc arc arc ring", b="arc ring", c="arc ring ring", d="arc arc arc")
+
+    splits = split_by_lot(wafers, val=0.2, test=0.15, seed=0)
+
+    assert all(set(wafers.labels[part]) == {0, 1} for part in parts_of(splits))
+
+
+def test_wafers_that_no_division_puts_into_every_part_are_refused():
+    # arc puts a, b and c apart, ring then d with c, and disc c and d apart
+    wafers = lots_of(("arc", "disc", "ring"), a="arc ring disc", b="arc ring", c="arc disc", d="ring disc")
+
+    with pytest.raises(DataError, match=r"some: no division of the 4 .* would miss one; choose another"):
         split_by_lot(wafers, val=0.2, test=0.15, seed=0)
+
+
+@given(
+    counts=st.integers(3, 7).flatmap(
+        lambda n: st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=n, max_size=n)
+    ),
+    seed=st.integers(0, 3),
+)
+@settings(max_examples=60)
+def test_a_whole_division_is_found_wherever_there_is_one(counts, seed):
+    counts_GK = np.array(counts, dtype=float)
+    every = (np.array(part) for part in product(range(3), repeat=len(counts)))
+    assume((counts_GK.sum(0) > 0).any())
+    assume(any(is_covered(counts_GK, part, n_parts=3) for part in every))
+
+    part = place_groups(counts_GK, shares=np.array([0.65, 0.2, 0.15]), seed=seed)
+
+    assert is_covered(counts_GK, part, n_parts=3)
 
 
 def test_a_class_of_two_lots_may_miss_a_part():
@@ -185,6 +218,12 @@ def test_a_class_of_two_lots_may_miss_a_part():
     splits = split_by_lot(wafers_of(labels=labels, lots=list("abcdefghij")), val=0.2, test=0.2, seed=0)
 
     assert sum(len(part) for part in parts_of(splits)) == 10
+
+
+def test_groups_are_linked_through_any_key_and_through_others():
+    groups = link_wafers(np.array([0, 0, 1, 2, 3]), np.array([5, 6, 6, 7, 8]), np.array([1, 2, 3, 9, 9]))
+
+    assert groups.tolist() == [0, 0, 0, 1, 1]
 
 
 @pytest.fixture
@@ -221,6 +260,37 @@ def test_a_planted_leak_of_wafers_or_lots_is_found(leak_free, change, message):
 
     with pytest.raises(DataError, match=message):
         check_leaks(wafers, leaky)
+
+
+def test_the_leak_check_counts_what_is_left_out_by_its_reason(leak_free):
+    wafers, splits = leak_free
+    fewer = replace(splits, train=np.array([0]), left_out={"of no use": np.array([1])})
+
+    found = check_leaks(wafers, fewer)
+
+    assert (found.n_wafers, found.n_left_out) == (5, {"of no use": 1})
+    assert str(found).endswith("different labels); left out: 1 of no use")
+
+
+def test_a_wafer_that_is_left_out_and_used_is_found(leak_free):
+    wafers, splits = leak_free
+
+    with pytest.raises(DataError, match="split: some labelled wafers stand in no part or in two"):
+        check_leaks(wafers, replace(splits, left_out={"of no use": np.array([1])}))
+
+
+def test_of_a_leaky_split_the_check_counts_what_leaks(leak_free):
+    _, splits = leak_free
+    wafers = wafers_of(labels=["arc", "ring"] * 3, lots=list("aabbca"), numbers=[0, 1, 2, 3, 1, 5])
+    leaky = replace(splits, leaky="LEAKY", train=np.array([0, 0, 1]), test=np.array([0, 4, 4, 5]))
+
+    found = check_leaks(wafers, leaky)
+
+    assert (found.same_wafer, found.same_map, found.same_lot) == (0.25, 0.75, 0.5)
+    assert str(found) == (
+        "6 wafers; of the test wafers 25.0% stand in training themselves, 75.0% have an identical map there, "
+        "50.0% a wafer of their lot"
+    )
 
 
 def test_a_planted_leak_of_maps_is_found(leak_free):

@@ -30,6 +30,7 @@ def trained():
         config=params.to_flat(),
         classes=CLASSES,
         image_size=16,
+        aspect="kept",
         on="train",
         data_fingerprint="aaa",
         split_fingerprint="bbb",
@@ -48,9 +49,18 @@ def test_a_model_survives_its_file(trained, tmp_path):
     loaded = load_model(tmp_path / "model.pt")
 
     assert torch.equal(loaded.model(wafers), trained.model(wafers))
-    assert (loaded.classes, loaded.image_size, loaded.on) == (CLASSES, 16, "train")
+    assert (loaded.classes, loaded.image_size, loaded.aspect, loaded.on) == (CLASSES, 16, "kept", "train")
     assert loaded.config == trained.config
     assert loaded.is_synthetic
+
+
+def test_a_file_from_before_aspects_were_kept_holds_a_model_for_stretched_maps(trained, tmp_path):
+    save_model(trained, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    del content["aspect"]
+    torch.save(content, tmp_path / "model.pt")
+
+    assert load_model(tmp_path / "model.pt").aspect == "stretched"
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):

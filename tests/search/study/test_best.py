@@ -85,7 +85,19 @@ def test_comments_say_where_it_comes_from_and_what_it_scored(study):
 def test_real_wafers_are_not_called_synthetic(study):
     write_best(study, DATA | {"synthetic": False})
 
-    assert "SYNTHETIC" not in study.folder.best.read_text("utf-8")
+    text = study.folder.best.read_text("utf-8")
+    assert "SYNTHETIC" not in text
+    assert "LEAKY" not in text
+    assert "validation wafers of other lots, one seed" in text
+
+
+def test_a_leaky_split_is_called_so(study):
+    write_best(study, DATA | {"leaky": "LEAKY (random): wafers of one lot stand in training and test"})
+
+    text = study.folder.best.read_text("utf-8")
+    assert "best of study a-study on SYNTHETIC, LEAKY wafers: " in text
+    assert "\n# LEAKY (random): wafers of one lot stand in training and test: no number here says" in text
+    assert "of other lots" not in text
 
 
 def test_the_wafers_are_found_from_any_folder(folder, load, open_study, tmp_path, monkeypatch):
@@ -159,7 +171,8 @@ def test_what_a_hand_may_change_is_read(edit):
             [
                 "epochs: must be a whole number in [1, 10000]; got 0",
                 "precision: must be one of auto, fp32, bf16; got 'fp8'",
-                "sampling: unknown sampling 'some'; (known: balanced, imbalanced, power)",
+                "sampling: unknown sampling 'some'; (known: balanced, effective_number, imbalanced, per_class, power, "
+                "progressive)",
             ],
         ),
     ],

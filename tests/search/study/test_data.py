@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from data_pipeline.errors import DataError
 from search.errors import ConfigError
@@ -37,6 +38,13 @@ def test_a_trial_sees_train_and_validation_encoded_and_nothing_else(dataset):
     assert not hasattr(data, "test")
 
 
+def test_the_section_decides_whether_maps_keep_their_aspect(dataset, tmp_path):
+    kept = open_data(CONFIG.model_copy(update={"aspect": "kept"}), results=tmp_path).encode("val")
+
+    assert kept.maps.shape == dataset.encode("val").maps.shape
+    assert not torch.equal(kept.maps, dataset.encode("val").maps)
+
+
 def test_encoded_maps_are_kept_beside_the_studies(dataset):
     trial_data(dataset, CONFIG)
 
@@ -66,9 +74,23 @@ def test_what_was_loaded_and_proved_is_said(dataset):
 
     assert said.startswith("SYNTHETIC wafers: ")
     assert "800 wafers: Center " in said
-    assert f"split {dataset.splits.fingerprint}: train {len(dataset.splits.train)}, val " in said
+    assert f"split {dataset.splits.fingerprint} by lot: train {len(dataset.splits.train)}, val " in said
     assert "(locked)" in said
     assert "proved: every one of 800 labelled wafers in exactly one part" in said
+
+
+def test_a_leaky_split_is_called_so_wherever_the_data_is_described(tmp_path):
+    split = CONFIG.split.model_copy(update={"by": "deck", "pool": 50})
+
+    dataset = open_data(CONFIG.model_copy(update={"split": split}), results=tmp_path)
+
+    said, data = describe(dataset), describe_data(dataset)
+    assert said.startswith("SYNTHETIC, LEAKY wafers: ")
+    assert "by deck: train 288, val 90, test 72 (locked)" in said
+    assert "LEAKY (deck): the same wafers stand in training and test: " in said
+    assert "of the test wafers " in said
+    assert "proved" not in said
+    assert (data["protocol"], data["leaky"]) == ("deck", dataset.splits.leaky)
 
 
 def test_a_study_can_recognise_its_data(dataset):

@@ -34,7 +34,7 @@ BAD_SPACES = [
     ("{seed: 2147483648}", "space.seed: must be a whole number in [0, 2147483648); got 2147483648"),
     ("{precision: fp16}", "space.precision: must be one of auto, fp32, bf16; got 'fp16'"),
     ("{model: wafer_cn}", f"space.model: unknown model 'wafer_cn'; did you mean 'wafer_cnn'? {KNOWN_MODELS}"),
-    ("{sampling: 3}", "space.sampling: unknown sampling 3; (known: balanced, imbalanced, power)"),
+    ("{sampling: 3}", "space.sampling: unknown sampling 3; (known: balanced, effective_number, "),
     # choices
     ("{epochs: []}", "space.epochs: must list at least one value"),
     ("{epochs: [4, 8, 4]}", "space.epochs: lists a value twice; got [4, 8, 4]"),

@@ -25,6 +25,8 @@ FIELD_VALUES = {
 DROPOUTS, POOLINGS = st.floats(0, 0.9) | st.just(0), st.sampled_from(["avg", "max", "avgmax"])
 OPTION_VALUES = {
     "sampling.power.alpha": st.floats(0, 1),
+    "sampling.effective_number.beta": st.floats(0, 1, exclude_max=True),
+    "sampling.per_class.per_class": st.integers(1, 1_000_000),
     "augment.symmetries_shift.shift": st.floats(0, 0.5),
     "augment.symmetries_affine.angle": st.floats(0, 180),
     "augment.symmetries_affine.scale": st.floats(0, 0.5),

@@ -6,7 +6,14 @@ from search.trial.vocabulary import CHOICES, check_options, check_type, describe
 
 # Everything to choose, with the options of each.
 OPTIONS = {
-    "sampling": {"imbalanced": [], "balanced": [], "power": ["alpha"]},
+    "sampling": {
+        "imbalanced": [],
+        "balanced": [],
+        "power": ["alpha"],
+        "progressive": [],
+        "effective_number": ["beta"],
+        "per_class": ["per_class"],
+    },
     "augment": {
         "none": [],
         "symmetries": [],
@@ -27,6 +34,8 @@ OPTIONS = {
 # Choice, name, option, a value of another type, a value outside the range, and what is said before each.
 BAD = [
     ("sampling", "power", "alpha", "half", 1.5, "a number", r"in \[0, 1\]"),
+    ("sampling", "effective_number", "beta", None, 1.0, "a number", r"in \[0, 1\)"),
+    ("sampling", "per_class", "per_class", 20.0, 0, "a whole number", r"in \[1, 1000000\]"),
     ("augment", "symmetries_shift", "shift", True, 0.6, "a number", r"in \[0, 0\.5\]"),
     ("augment", "symmetries_affine", "angle", "15", 181.0, "a number", r"in \[0, 180\]"),
     ("augment", "symmetries_affine", "scale", None, -0.1, "a number", r"in \[0, 0\.5\]"),
