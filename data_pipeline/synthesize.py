@@ -4,13 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import Progress
+
 from data_pipeline.errors import DataError
-from data_pipeline.wafer_files import write_parquet
 from data_pipeline.synthetic import make_wafers
+from data_pipeline.wafer_files import write_parquet
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 done, 2 the user can fix it."""
+    """Run the command; returns the exit code: 0 done, 2 the user can fix it, 130 interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipeline.synthesize",
         description="Write a Parquet file of synthetic wafer maps like WM-811K's.",
@@ -18,20 +21,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--wafers", type=int, required=True, metavar="N", help="how many, at least 100")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to, a .parquet file")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other wafers; default 0")
+    parser.add_argument(
+        "--duplicates", type=float, default=0.0, metavar="SHARE",
+        help="of the N that are maps entered again under new lots, in [0, 0.5]; WM-811K has 0.02 to 0.03; default 0",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
-        _synthesize(options.wafers, options.out, seed=options.seed)
+        _synthesize(options.wafers, options.out, seed=options.seed, duplicates=options.duplicates)
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
     return 0
 
 
-def _synthesize(n: int, out: Path, *, seed: int) -> None:
+def _synthesize(n: int, out: Path, *, seed: int, duplicates: float) -> None:
     if out.suffix.lower() != ".parquet":
         raise DataError(f"{out}: must end in .parquet; got {out.suffix!r}")
-    wafers = make_wafers(n, seed=seed)
-    write_parquet(wafers, out)
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        drawing = bar.add_task("drawing", total=n)
+        wafers = make_wafers(
+            n,
+            seed=seed,
+            duplicates=duplicates,
+            progress=lambda done, total: bar.update(drawing, completed=done, total=total),
+        )
+        writing = bar.add_task("writing", total=len(wafers))
+        write_parquet(wafers, out, progress=lambda done, total: bar.update(writing, completed=done, total=total))
     for name, count in zip(wafers.classes, wafers.counts().tolist(), strict=True):
         print(f"{name:<10} {count:>9,}")
     print(f"{out}: {len(wafers):,} synthetic wafers in {len(wafers.lot_names):,} lots")

@@ -1,11 +1,12 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from data_pipeline.wafer_files import load_wafers
 from data_pipeline.synthetic import make_wafers
+from data_pipeline.wafer_files import load_wafers
 from data_pipeline.wafer_set import WM811K_CLASSES
 
 pytestmark = pytest.mark.slow
@@ -13,10 +14,11 @@ pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).parents[2]
 
 
-def run(*arguments):
+def run(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "data_pipeline.synthesize", *map(str, arguments)],
         cwd=CHECKOUT,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -46,6 +48,22 @@ def test_the_command_prints_the_counts_of_every_class(tmp_path):
     assert done.stdout.endswith(f"{path}: 1,500 synthetic wafers in 60 lots\n")
 
 
+def test_the_command_enters_a_share_of_the_wafers_twice(tmp_path):
+    path = tmp_path / "w.parquet"
+
+    done = run("--wafers", 300, "--out", path, "--duplicates", 0.1)
+
+    assert done.returncode == 0
+    assert load_wafers(path).fingerprint == make_wafers(300, duplicates=0.1).fingerprint
+
+
+def test_a_terminal_sees_progress(tmp_path):
+    done = run("--wafers", 300, "--out", tmp_path / "w.parquet", FORCE_COLOR="1")
+
+    assert "drawing" in done.stdout
+    assert "writing" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("wafers", "name", "seed", "message"),
     [
@@ -73,3 +91,10 @@ def test_a_missing_option_ends_the_command_with_code_2():
 
     assert done.returncode == 2
     assert "the following arguments are required: --out" in done.stderr
+
+
+def test_a_share_of_duplicates_out_of_range_ends_the_command_with_one_line_and_code_2(tmp_path):
+    done = run("--wafers", 200, "--out", tmp_path / "w.parquet", "--duplicates", 0.6)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "synthetic wafers: duplicates must be a share in [0, 0.5]; got 0.6\n"

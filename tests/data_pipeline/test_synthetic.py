@@ -3,7 +3,8 @@ import pytest
 from scipy.ndimage import binary_erosion, label
 
 from data_pipeline.errors import DataError
-from data_pipeline.splits import PARTS, check_leaks, split_by_lot
+from data_pipeline.protocols import split_by_lot
+from data_pipeline.splits import PARTS, check_leaks
 from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_set import FAIL, NO_DIE, WM811K_CLASSES
 
@@ -203,3 +204,71 @@ def test_too_few_wafers_are_refused(n):
 def test_a_negative_seed_is_refused():
     with pytest.raises(DataError, match="synthetic wafers: seed must be >= 0; got -1"):
         make_wafers(100, seed=-1)
+
+
+@pytest.fixture(scope="module")
+def entered_twice():
+    """6,000 wafers, the last 3,000 of them the first ones entered again."""
+    return make_wafers(6000, duplicates=0.5)
+
+
+def test_no_map_stands_twice_unless_asked_for(wafers):
+    assert len(set(wafers.content)) == 3000
+
+
+@pytest.mark.parametrize(("n", "duplicates", "n_different"), [(2000, 0.03, 1940), (201, 0.5, 101), (300, 0.001, 300)])
+def test_the_number_of_wafers_includes_those_entered_twice(n, duplicates, n_different):
+    drawn = make_wafers(n, duplicates=duplicates)
+
+    assert len(drawn) == n
+    assert len(set(drawn.content)) == n_different
+
+
+def test_the_other_wafers_are_those_that_would_be_drawn_without_duplicates(wafers, entered_twice):
+    np.testing.assert_array_equal(entered_twice.content[:3000], wafers.content)
+    np.testing.assert_array_equal(entered_twice.labels[:3000], wafers.labels)
+    np.testing.assert_array_equal(entered_twice.lots[:3000], wafers.lots)
+
+
+def test_maps_are_entered_again_lot_by_lot_under_new_lot_numbers(entered_twice):
+    lot_of = dict(zip(entered_twice.content[:3000].tolist(), entered_twice.lots[:3000].tolist(), strict=True))
+
+    moves = {(lot_of[int(entered_twice.content[i])], int(entered_twice.lots[i])) for i in range(3000, 6000)}
+
+    before, after = zip(*moves, strict=True)
+    assert len(moves) == len(set(before)) == len(set(after)) == 120
+    assert not set(before) & set(after)
+
+
+def test_the_second_label_of_a_defect_agrees_as_often_as_in_wm811k(entered_twice):
+    first_label = dict(zip(entered_twice.content[:3000].tolist(), entered_twice.labels[:3000].tolist(), strict=True))
+    pairs = np.array([(first_label[int(entered_twice.content[i])], entered_twice.labels[i]) for i in range(3000, 6000)])
+
+    first, second = pairs[pairs[:, 0] != WM811K_CLASSES.index("none")].T
+
+    assert 0.84 < (first == second).mean() < 0.92  # 88 % of 102 maps
+
+
+def test_the_name_of_the_data_says_how_many_were_entered_twice():
+    assert make_wafers(1000, seed=2, duplicates=0.02).source == "synthetic (1,000 wafers, seed 2, 20 entered twice)"
+
+
+@pytest.mark.parametrize("share", [-0.01, 0.51, 1, float("nan")])
+def test_a_share_of_duplicates_out_of_range_is_refused(share):
+    with pytest.raises(DataError, match=rf"^synthetic wafers: duplicates must be a share in \[0, 0\.5\]; got {share}$"):
+        make_wafers(1000, duplicates=share)
+
+
+def test_duplicates_that_leave_too_few_wafers_are_refused():
+    with pytest.raises(
+        DataError, match=r"must be at least 100 besides the duplicates, .*; got 75 of 150; ask for more"
+    ):
+        make_wafers(150, duplicates=0.5)
+
+
+def test_progress_counts_up_to_all_wafers_that_are_drawn():
+    reported = []
+
+    make_wafers(160, duplicates=0.25, progress=lambda done, total: reported.append((done, total)))
+
+    assert reported == [(25, 120), (50, 120), (75, 120), (100, 120), (120, 120)]
