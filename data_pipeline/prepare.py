@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -116,7 +117,7 @@ def _tell(console: Console, wafers: WaferSet, quality: Quality, dropped: Mapping
     )
     if dropped:
         console.print(list_dropped(dropped), soft_wrap=True)
-    table = Table("class", *(str(column) for column in quality.classes.columns))
+    table = Table("class", *(str(column) for column in quality.classes.columns), box=SIMPLE_HEAD)
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
