@@ -117,7 +117,8 @@ def _tell(console: Console, wafers: WaferSet, quality: Quality, dropped: Mapping
     )
     if dropped:
         console.print(list_dropped(dropped), soft_wrap=True)
-    table = Table("class", *(str(column) for column in quality.classes.columns), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    names = ["class", *map(str, quality.classes.columns)]
+    table = Table(*names, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # eighty columns hold a million
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
