@@ -13,7 +13,7 @@ from rich.table import Table
 from data_pipeline.cleaning import clean_wafers, list_dropped
 from data_pipeline.errors import DataError
 from data_pipeline.files import write_atomically
-from data_pipeline.quality import Quality, measure_quality
+from data_pipeline.quality import Quality, format_number, measure_quality
 from data_pipeline.quality_page import draw_page
 from data_pipeline.sources.reading import read_source
 from data_pipeline.wafer_files import PREPARED, write_parquet
@@ -123,7 +123,7 @@ def _tell(console: Console, wafers: WaferSet, quality: Quality, dropped: Mapping
     for column in table.columns[1:]:
         column.justify = "right"
     for name, row in zip(quality.classes.index, quality.classes.values, strict=True):
-        table.add_row(str(name), *(_number(value) for value in row))
+        table.add_row(str(name), *(format_number(value) for value in row))
     console.print(table)
     found = quality.duplicates
     across = "" if found.n_across_official is None else f", {found.n_across_official:,} in both official parts"
@@ -132,12 +132,6 @@ def _tell(console: Console, wafers: WaferSet, quality: Quality, dropped: Mapping
         f"{found.n_conflicting:,} of them with contradicting labels",
         soft_wrap=True,
     )
-
-
-def _number(value: float) -> str:
-    if value != value:  # nan: not applicable
-        return ""
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.2f}"
 
 
 if __name__ == "__main__":

@@ -64,6 +64,18 @@ def measure_quality(wafers: WaferSet) -> Quality:
     )
 
 
+def format_number(value: float) -> str:
+    """Write a cell of the tables: whole numbers with separators, others with two decimals, NaN as nothing.
+
+    Example:
+        >>> format_number(1234.0), format_number(0.456), format_number(float("nan"))
+        ('1,234', '0.46', '')
+    """
+    if np.isnan(value):
+        return ""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.2f}"
+
+
 def _count_classes(wafers: WaferSet) -> pd.DataFrame:
     frame = pd.DataFrame(
         {"label": wafers.labels, "lot": wafers.lots, "content": wafers.content, "fails": 100 * wafers.fail_rates}

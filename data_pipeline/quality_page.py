@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from data_pipeline.encode import encode_maps
-from data_pipeline.quality import UNLABELLED_NAME, Quality
+from data_pipeline.quality import UNLABELLED_NAME, Quality, format_number
 from data_pipeline.wafer_set import WaferSet
 
 _SAMPLES = 12
@@ -105,15 +105,10 @@ def _strip(wafers: WaferSet, chosen: np.typing.NDArray[np.int64]) -> str:
 
 def _frame(frame: pd.DataFrame) -> str:
     rows = (
-        [str(name), *(_number(value) for value in row)] for name, row in zip(frame.index, frame.values, strict=True)
+        [str(name), *(format_number(value) for value in row)]
+        for name, row in zip(frame.index, frame.values, strict=True)
     )
     return _table([str(frame.index.name or ""), *map(str, frame.columns)], rows)
-
-
-def _number(value: float) -> str:
-    if np.isnan(value):
-        return ""
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.2f}"
 
 
 def _table(head: list[str], rows: Iterable[Iterable[str]]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
+from data_pipeline.sources.bombs import refuse_bomb
 from data_pipeline.sources.raw import RawWafers, to_codes
 
 _OURS = ("maps", "offset", "height", "width", "label", "lot")
@@ -36,7 +37,6 @@ _KINDS = {
 }  # fmt: skip
 
 _CHUNK = 4 << 20
-_BOMB_RATIO, _BOMB_SIZE = 200, 256 << 20
 _MAX_SIDE = 1 << 31  # keeps height x width within int64
 # SystemError is what numpy raises for strings of impossible characters.
 _DAMAGE = (
@@ -99,12 +99,7 @@ def _refused(path: Path) -> Iterator[None]:
 
 
 def _check_size(archive: zipfile.ZipFile, path: Path) -> None:
-    unpacked, packed = sum(member.file_size for member in archive.infolist()), path.stat().st_size
-    if unpacked > max(_BOMB_SIZE, _BOMB_RATIO * packed):
-        raise DataError(
-            f"{path}: must not unpack to more than {_BOMB_RATIO} times its size; got {unpacked:,} bytes from "
-            f"{packed:,}; refused, save it again with numpy.savez if you trust it"
-        )
+    refuse_bomb(sum(member.file_size for member in archive.infolist()), packed=path.stat().st_size, path=path)
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:

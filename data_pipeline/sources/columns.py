@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
+from data_pipeline.sources.bombs import refuse_bomb
 from data_pipeline.sources.raw import RawWafers, to_codes
 
 _NEEDED = ("map", "height", "width", "lot")
 _OPTIONAL = ("label", "official")
 _BATCH = 500  # rows decoded together: equal maps, stored once, unpack to megabytes each
 _ROW_BYTES = 40  # at least, of a wafer in memory
-_BOMB_RATIO, _BOMB_SIZE = 200, 256 << 20
 _MAX_SIDE = 1 << 31  # keeps height x width within int64
 _DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, RuntimeError, TypeError,
@@ -59,17 +59,8 @@ def _check_file(file: pq.ParquetFile, path: Path) -> None:
             f"may have {' and '.join(_OPTIONAL)}"
         )
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    _refuse_bomb(sum(group.total_byte_size for group in groups), "bytes", path)
-    _refuse_bomb(file.metadata.num_rows * _ROW_BYTES, "bytes of rows", path)
-
-
-def _refuse_bomb(unpacked: int, what: str, path: Path) -> None:
-    packed = path.stat().st_size
-    if unpacked > max(_BOMB_SIZE, _BOMB_RATIO * packed):
-        raise DataError(
-            f"{path}: must not unpack to more than {_BOMB_RATIO} times its size; got {unpacked:,} {what} from "
-            f"{packed:,} bytes; refused, write it again without compression or dictionaries if you trust it"
-        )
+    refuse_bomb(sum(group.total_byte_size for group in groups), packed=path.stat().st_size, path=path, what="bytes")
+    refuse_bomb(file.metadata.num_rows * _ROW_BYTES, packed=path.stat().st_size, path=path, what="bytes of rows")
 
 
 @dataclass(kw_only=True)
@@ -98,7 +89,7 @@ class _Found:
             )
         self.cells.append(cells)
         self.n_cells += len(cells)
-        _refuse_bomb(self.n_cells, "cells", self.path)
+        refuse_bomb(self.n_cells, packed=self.path.stat().st_size, path=self.path, what="cells")
         self.heights.append(heights)
         self.widths.append(widths)
         self.lots += [str(lot) for lot in self._to_texts(batch, "lot", first, is_needed=True)]

@@ -17,6 +17,7 @@ import pyarrow.csv as pv
 from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
+from data_pipeline.sources.bombs import refuse_bomb
 from data_pipeline.sources.raw import ILLEGAL, RawWafers
 from data_pipeline.wafer_set import FAIL, NO_DIE, PASS
 
@@ -39,7 +40,6 @@ _MAX_SIDE = 2_000
 _MAX_COORDINATE = 1_000_000
 _MAX_HEADER = 1 << 20
 _SPARSE, _SPARSE_SIZE = 200, 256 << 20
-_BOMB_RATIO, _BOMB_SIZE = 200, 256 << 20
 _DAMAGE = (EOFError, OverflowError, MemoryError, TypeError, ValueError, csv.Error, zlib.error, pa.ArrowException)
 
 
@@ -89,11 +89,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         n = self._stream.readinto(buffer)
         self._done += n
-        if self._done > max(_BOMB_SIZE, _BOMB_RATIO * self._packed):
-            raise DataError(
-                f"{self._path}: must not unpack to more than {_BOMB_RATIO} times its size of {self._packed:,} bytes; "
-                "refused, unpack it yourself if you trust it"
-            )
+        refuse_bomb(self._done, packed=self._packed, path=self._path)
         return n
 
 

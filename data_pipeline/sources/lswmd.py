@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
+from data_pipeline.sources.bombs import refuse_bomb
 from data_pipeline.sources.pickles import Array, Frame, damage, limit_memory, read_frame
 from data_pipeline.sources.raw import RawWafers, gather, to_codes
 
@@ -26,7 +27,6 @@ _LABEL = ("fail.*type", "label", "defect")
 _LOT = ("lot.?name", "(?<![a-z])lot")
 
 _CHUNK = 4 << 20  # bytes between two calls of progress
-_BOMB_RATIO, _BOMB_SIZE = 200, 256 << 20
 _MAX_PARTS = 64  # of one label
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
@@ -193,9 +193,5 @@ def _open_member(stack: contextlib.ExitStack, path: Path) -> tuple[Any, int]:
     if len(found) != 1:
         raise DataError(f"{path}: must have exactly one .pkl inside; got {len(found)}; unpack it and name the file")
     (member,) = found
-    if member.file_size > max(_BOMB_SIZE, _BOMB_RATIO * member.compress_size):
-        raise DataError(
-            f"{path}: must not unpack to more than {_BOMB_RATIO} times its size; got {member.file_size:,} bytes from "
-            f"{member.compress_size:,}; refused, unpack it yourself if you trust it"
-        )
+    refuse_bomb(member.file_size, packed=member.compress_size, path=path)
     return stack.enter_context(archive.open(member)), member.file_size
