@@ -4,7 +4,6 @@ By default maps are stretched to a square: dies are rectangles on a round wafer,
 """
 
 import hashlib
-import os
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from data_pipeline.files import replaced_atomically
 from data_pipeline.wafer_set import FAIL, NO_DIE, PASS, WaferSet
 
 Aspect = Literal["stretched", "kept"]
@@ -64,18 +64,16 @@ def load_encoded(
 
     Returns:
         See `encode_maps`; read-only, backed by the file.
+
+    Raises:
+        DataError: If the cache cannot be written.
     """
     key = hashlib.sha256(f"{_VERSION} {aspect} {image_size} {wafers.fingerprint} ".encode() + indices.tobytes())
     path = cache / f"maps-{image_size}px-{key.hexdigest()[:16]}.npy"
     shape = (len(indices), image_size, image_size)
     if not _holds(path, shape):
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.npy")
-        try:
-            np.save(partial, encode_maps(wafers, indices, image_size=image_size, aspect=aspect))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replaced_atomically(path) as partial, partial.open("wb") as stream:
+            np.save(stream, encode_maps(wafers, indices, image_size=image_size, aspect=aspect))
     encoded: NDArray[np.uint8] = open_memmap(path, mode="r")
     return encoded
 

@@ -11,28 +11,19 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from data_pipeline.cleaning import clean_wafers, list_dropped
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, exit_code
 from data_pipeline.files import write_atomically
 from data_pipeline.quality import Quality, format_number, measure_quality
 from data_pipeline.quality_page import draw_page
 from data_pipeline.sources.reading import read_source
-from data_pipeline.wafer_files import PREPARED, write_parquet
+from data_pipeline.wafer_files import PREPARED, check_parquet_name, write_parquet
 from data_pipeline.wafer_set import WaferSet
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 2 the user can fix it, 130 interrupted."""
     options = _parse(arguments)
-    try:
-        rename = _read_renames(options.label)
-        _prepare(options.source, options.out, rename=rename, keep_unknown=options.keep_labels)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _prepare(options.source, options.out, options.label, keep_unknown=options.keep_labels))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -59,9 +50,9 @@ def _read_renames(given: list[str]) -> Mapping[str, str | None]:
     return {text.partition("=")[0]: text.partition("=")[2] or None for text in given}
 
 
-def _prepare(source: Path, out: Path, *, rename: Mapping[str, str | None], keep_unknown: bool) -> None:
-    if out.suffix.lower() != ".parquet":
-        raise DataError(f"{out}: must end in .parquet; got {out.suffix!r}")
+def _prepare(source: Path, out: Path, renames: list[str], *, keep_unknown: bool) -> None:
+    rename = _read_renames(renames)
+    check_parquet_name(out)
     console = Console(highlight=False)
     with _Steps(console) as steps:
         raw = read_source(source, progress=steps.begin("reading"))

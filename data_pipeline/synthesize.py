@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import exit_code
 from data_pipeline.synthetic import make_wafers
-from data_pipeline.wafer_files import write_parquet
+from data_pipeline.wafer_files import check_parquet_name, write_parquet
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,20 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="of the N that are maps entered again under new lots, in [0, 0.5]; WM-811K has 0.02 to 0.03; default 0",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    try:
-        _synthesize(options.wafers, options.out, seed=options.seed, duplicates=options.duplicates)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _synthesize(options.wafers, options.out, seed=options.seed, duplicates=options.duplicates))
 
 
 def _synthesize(n: int, out: Path, *, seed: int, duplicates: float) -> None:
-    if out.suffix.lower() != ".parquet":
-        raise DataError(f"{out}: must end in .parquet; got {out.suffix!r}")
+    check_parquet_name(out)
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         drawing = bar.add_task("drawing", total=n)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
 from data_pipeline.files import replaced_atomically
+from data_pipeline.sources.columns import view_cells
 from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_set import OFFICIAL_PARTS, WaferSet, index_labels, index_lots, order_classes
 
@@ -86,6 +87,16 @@ def find_wafers(asked: str, *, synthetic_wafers: int) -> WaferSet:
     if asked in ("auto", "synthetic"):
         return make_wafers(synthetic_wafers)
     return load_wafers(Path(asked))
+
+
+def check_parquet_name(path: Path) -> None:
+    """Refuse a name that `load_wafers` would not take for Parquet, before any work is done for it.
+
+    Raises:
+        DataError: If it does not end in .parquet.
+    """
+    if path.suffix.lower() != ".parquet":
+        raise DataError(f"{path}: must end in .parquet; got {path.suffix!r}")
 
 
 def write_parquet(wafers: WaferSet, path: Path, *, progress: Callable[[int, int], None] | None = None) -> None:
@@ -195,11 +206,9 @@ def _read_maps(file: pq.ParquetFile, path: Path) -> tuple[NDArray[np.uint8], NDA
         maps = batch.column("map")
         if maps.null_count or maps.type != pa.binary():
             raise DataError(f"{path}: map must be binary and never null; got {maps.type}, {maps.null_count} null")
-        _, offsets, data = maps.buffers()
-        bounds = np.frombuffer(offsets, np.int32, count=maps.offset + len(maps) + 1)[maps.offset :].astype(np.int64)
-        sizes.append(np.diff(bounds))
-        if data is not None:
-            cells.append(np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]].copy())
+        batch_cells, batch_sizes = view_cells(maps)
+        cells.append(batch_cells.copy())  # or the whole batch would stay in memory
+        sizes.append(batch_sizes)
     return np.concatenate(cells or [np.empty(0, np.uint8)]), np.concatenate(sizes or [np.empty(0, np.int64)])
 
 

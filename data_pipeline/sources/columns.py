@@ -49,6 +49,21 @@ def read_parquet(path: Path) -> RawWafers:
         raise DataError(f"{path}: damaged or not a .parquet file ({reason}); get it again") from None
 
 
+def view_cells(maps: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """View the cells of binary maps, without a Python object for each.
+
+    Args:
+        maps: N maps, of type binary, none of them null.
+
+    Returns:
+        All cells one after the other, a view of Arrow's buffer, and the number of cells of each map, shape (N,).
+    """
+    _, offsets, data = maps.buffers()
+    bounds = np.frombuffer(offsets, np.int32, count=maps.offset + len(maps) + 1)[maps.offset :].astype(np.int64)
+    cells = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]]
+    return cells, np.diff(bounds)
+
+
 def _check_file(file: pq.ParquetFile, path: Path) -> None:
     names = file.schema_arrow.names
     missing = [name for name in _NEEDED if name not in names]
@@ -101,7 +116,8 @@ class _Found:
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         self._check_no_null(maps, "map", first)
         if pa.types.is_binary(maps.type):
-            return _to_bytes(maps)
+            cells, sizes = view_cells(maps)
+            return to_codes(cells).copy(), sizes
         if not _is_list(maps.type) or not _is_list(maps.type.value_type) or not _is_number(maps.type.value_type):
             raise DataError(f"{self.path}: map: must be binary or a list of rows of numbers; got {maps.type}")
         lines = pc.list_flatten(maps)
@@ -173,14 +189,6 @@ def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
     for batch in file.iter_batches(batch_size=_BATCH, columns=names):
         batch.validate(full=True)  # a damaged file may make offsets that lead out of their buffer
         yield batch
-
-
-def _to_bytes(maps: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Take the cells and sizes of binary maps, without a Python object for each."""
-    _, offsets, data = maps.buffers()
-    bounds = np.frombuffer(offsets, np.int32, count=maps.offset + len(maps) + 1)[maps.offset :].astype(np.int64)
-    cells = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]]
-    return to_codes(cells).copy(), np.diff(bounds)
 
 
 def _is_list(kind: Any) -> bool:
