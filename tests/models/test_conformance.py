@@ -23,12 +23,24 @@ CHANGES = [
     ("wafer_cnn", "dropout", 0.5, {}),
     ("wafer_cnn", "pooling", "avg", {}),
     ("wafer_cnn", "pooling", "max", {}),
+    ("wafer_cnn", "pooling", "gem", {}),
     ("wafer_cnn", "stem", "strided", {}),
+    ("wafer_cnn", "norm", "group", {}),
+    ("wafer_cnn", "norm", "none", {}),
+    ("wafer_cnn", "squeeze", True, {}),
+    ("wafer_cnn", "mask_channel", True, {}),
     ("wafer_resnet", "width", 8, {}),
     ("wafer_resnet", "depth", 2, {}),
     ("wafer_resnet", "dropout", 0.5, {}),
     ("wafer_resnet", "pooling", "avg", {}),
     ("wafer_resnet", "pooling", "max", {}),
+    ("wafer_resnet", "pooling", "gem", {}),
+    ("wafer_resnet", "stem", "full", {}),
+    ("wafer_resnet", "norm", "group", {}),
+    ("wafer_resnet", "norm", "none", {}),
+    ("wafer_resnet", "squeeze", True, {}),
+    ("wafer_resnet", "mask_channel", True, {}),
+    ("wafer_resnet", "drop_path", 0.5, {}),
     ("resnet18", "dropout", 0.5, {}),
     ("efficientnet_b0", "weights", "backbone.pt", {}),
     ("efficientnet_b0", "freeze", "backbone", {"weights": "backbone.pt"}),
@@ -164,7 +176,7 @@ def test_no_trainable_tensor_is_idle_with_another_value(name, option, value, giv
 
 
 @pytest.mark.parametrize("stem", ["full", "strided"])
-@pytest.mark.parametrize("pooling", ["avg", "max", "avgmax"])
+@pytest.mark.parametrize("pooling", ["avg", "max", "avgmax", "gem"])
 @pytest.mark.parametrize("depth", [1, 4])
 def test_no_part_of_wafer_cnn_is_idle_at_the_smallest_size(stem, pooling, depth, wafer_maps):
     model = build("wafer_cnn", stem=stem, pooling=pooling, depth=depth)
@@ -290,3 +302,14 @@ def test_the_logits_are_finite_under_bfloat16_autocast(name, training, wafer_map
 
     assert logits.dtype == torch.bfloat16
     assert logits.isfinite().all()
+
+
+@every_change
+def test_every_gradient_is_finite_under_bfloat16_autocast(name, option, value, given, wafer_maps):
+    model = build(name, **given, **{option: value})
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = cross_entropy(model.train()(wafer_maps()), torch.arange(4) % 3)
+    loss.backward()
+
+    assert all(parameter.grad.isfinite().all() for parameter in trainable(model).values())

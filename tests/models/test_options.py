@@ -14,7 +14,10 @@ NOT_A_SHARE = [-0.01, 0.91, "much", True, False, None, float("nan")]
 WIDTH = r"width must be a whole number in \[4, 256\]; got "
 DEPTH = r"depth must be a whole number in \[1, 4\]; got "
 DROPOUT = r"dropout must be a number in \[0, 0\.9\]; got "
-POOLING = "pooling must be one of avg, max, avgmax; got "
+POOLING = "pooling must be one of avg, max, avgmax, gem; got "
+STEM = "stem must be one of full, strided; got "
+NORM = "norm must be one of batch, group, none; got "
+NOT_A_FLAG = [1, 0.0, "true", "", None, [True]]
 
 # Model, option, values outside its range, and what is said before the value.
 BAD = [
@@ -22,11 +25,24 @@ BAD = [
     ("wafer_cnn", "depth", [0, 5, 1.5, "deep", True, None], DEPTH),
     ("wafer_cnn", "dropout", NOT_A_SHARE, DROPOUT),
     ("wafer_cnn", "pooling", ["mean", "", None, ["avg"], 1], POOLING),
-    ("wafer_cnn", "stem", ["half", "Full", None], "stem must be one of full, strided; got "),
+    ("wafer_cnn", "stem", ["half", "Full", None], STEM),
+    ("wafer_cnn", "norm", ["layer", "Batch", "", None, True], NORM),
+    ("wafer_cnn", "squeeze", NOT_A_FLAG, "squeeze must be true or false; got "),
+    ("wafer_cnn", "mask_channel", NOT_A_FLAG, "mask_channel must be true or false; got "),
     ("wafer_resnet", "width", NOT_A_COUNT, WIDTH),
     ("wafer_resnet", "depth", [0, 5, 1.5, "deep", True, None], DEPTH),
     ("wafer_resnet", "dropout", NOT_A_SHARE, DROPOUT),
     ("wafer_resnet", "pooling", ["mean", "", None, ["avg"], 1], POOLING),
+    ("wafer_resnet", "stem", ["half", "Full", None], STEM),
+    ("wafer_resnet", "norm", ["layer", "Batch", "", None, True], NORM),
+    ("wafer_resnet", "squeeze", NOT_A_FLAG, "squeeze must be true or false; got "),
+    ("wafer_resnet", "mask_channel", NOT_A_FLAG, "mask_channel must be true or false; got "),
+    (
+        "wafer_resnet",
+        "drop_path",
+        [-0.01, 0.51, "much", True, None, float("nan")],
+        r"drop_path must be a number in \[0, 0\.5\]; got ",
+    ),
     ("resnet18", "dropout", NOT_A_SHARE, DROPOUT),
     ("efficientnet_b0", "weights", [None, 3, True], "weights must be imagenet, none or the path of a file; got "),
     ("efficientnet_b0", "freeze", ["all", None, True], "freeze must be one of none, backbone; got "),
@@ -42,8 +58,8 @@ BAD = [
 EXTREMES = [
     ("wafer_cnn", {"width": 4, "depth": 1, "dropout": 0, "stem": "full"}),
     ("wafer_cnn", {"width": 256, "depth": 4, "dropout": 0.9, "stem": "strided"}),
-    ("wafer_resnet", {"width": 4, "depth": 1, "dropout": 0}),
-    ("wafer_resnet", {"width": 256, "depth": 4, "dropout": 0.9}),
+    ("wafer_resnet", {"width": 4, "depth": 1, "dropout": 0, "drop_path": 0}),
+    ("wafer_resnet", {"width": 256, "depth": 4, "dropout": 0.9, "drop_path": 0.5}),
     ("resnet18", {"dropout": 0}),
     ("resnet18", {"dropout": 0.9}),
     ("efficientnet_b0", {"input_size": 32, "dropout": 0}),
@@ -100,7 +116,8 @@ def test_the_ends_of_each_range_are_accepted(name, options):
         (
             "wafer_cnn",
             "widht",
-            r"wafer_cnn has no option 'widht'; did you mean 'width'\? \(known: depth, dropout, pooling, stem, width\)",
+            r"wafer_cnn has no option 'widht'; did you mean 'width'\? \(known: depth, dropout, mask_channel, norm, "
+            r"pooling, squeeze, stem, width\)",
         ),
         ("resnet18", "drop_out", r"resnet18 has no option 'drop_out'; did you mean 'dropout'\? \(known: dropout\)"),
         ("resnet18", "lr", r"resnet18 has no option 'lr'; \(known: dropout\)"),
