@@ -1,6 +1,6 @@
 """How fast maps of real sizes are encoded, from a data set repeated until it has enough of them.
 
-    python benchmarks/encode.py --data FILE [--maps 250000] [--sizes 40 64] [--aspect stretched]
+    python benchmarks/encode.py --data FILE [--maps 250000] [--sizes 40 64] [--aspect stretched] [--encoding states]
 
 Prints the median of three rounds in seconds and in maps per second; the rounds of the sizes alternate.
 """
@@ -13,7 +13,7 @@ from typing import get_args
 
 import numpy as np
 
-from data_pipeline.encode import Aspect, encode_maps
+from data_pipeline.encode import Aspect, Encoding, Picture, encode_maps
 from data_pipeline.wafer_files import load_wafers
 
 _ROUNDS = 3
@@ -26,20 +26,22 @@ def main() -> None:
     parser.add_argument("--maps", type=int, default=250_000, help="how many (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[40, 64], help="pixels per side (default: 40 64)")
     parser.add_argument("--aspect", choices=get_args(Aspect), default="stretched")
+    parser.add_argument("--encoding", choices=get_args(Encoding), default="states")
     given = parser.parse_args()
     wafers = load_wafers(given.data)
     indices = np.arange(given.maps) % len(wafers)
     sides = np.maximum(wafers.heights, wafers.widths)
     print(
         f"{given.maps:,} maps, {len(wafers):,} different ones, longer side {sides.min()} to {sides.max()} dies, "
-        f"median {np.median(sides):g}; {given.aspect}, numpy {np.__version__}"
+        f"median {np.median(sides):g}; {given.aspect}, {given.encoding}, numpy {np.__version__}"
     )
 
     seconds: dict[int, list[float]] = {size: [] for size in given.sizes}
     for _ in range(_ROUNDS):
         for size in given.sizes:
+            picture = Picture(image_size=size, aspect=given.aspect, encoding=given.encoding)
             start = time.perf_counter()
-            encode_maps(wafers, indices, image_size=size, aspect=given.aspect)
+            encode_maps(wafers, indices, picture=picture)
             seconds[size].append(time.perf_counter() - start)
     for size, values in seconds.items():
         median = statistics.median(values)

@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from data_pipeline.wafer_set import FAIL, PASS
+from data_pipeline.wafer_set import FAIL, NO_DIE, PASS
+
+# SplitMix64's step and multipliers, as the signed numbers that int64 tensors hold.
+_STEP = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +27,23 @@ class Choices:
         symmetry: Which of the eight flips and quarter turns, shape (N,), int64 in [0, 8); None for none.
         affine: Where each output pixel looks in the input, shape (N, 2, 3), in coordinates from -1 to 1; None for none.
         outside_passes: Whether what lies beyond the picture is a passing die (the deck's fill=1) instead of no die.
+        noise_seed: What decides which dies are swapped between passing and failing, shape (N,), int64; None for none.
+        noise: Probability that a die is swapped, in [0, 1]; means nothing without seeds.
     """
 
     symmetry: Tensor | None = None
     affine: Tensor | None = None
     outside_passes: bool = False
+    noise_seed: Tensor | None = None
+    noise: float = 0.0
 
     def __getitem__(self, rows: slice) -> "Choices":
         return Choices(
             symmetry=None if self.symmetry is None else self.symmetry[rows],
             affine=None if self.affine is None else self.affine[rows],
             outside_passes=self.outside_passes,
+            noise_seed=None if self.noise_seed is None else self.noise_seed[rows],
+            noise=self.noise,
         )
 
     def to(self, device: torch.device) -> "Choices":
@@ -42,6 +52,8 @@ class Choices:
             symmetry=None if self.symmetry is None else self.symmetry.to(device, non_blocking=True),
             affine=None if self.affine is None else self.affine.to(device, non_blocking=True),
             outside_passes=self.outside_passes,
+            noise_seed=None if self.noise_seed is None else self.noise_seed.to(device, non_blocking=True),
+            noise=self.noise,
         )
 
 
@@ -55,22 +67,45 @@ def symmetries(n: int, generator: torch.Generator) -> Choices:
     return Choices(symmetry=torch.randint(8, (n,), generator=generator))
 
 
-def symmetries_shift(n: int, generator: torch.Generator, *, shift: float = 0.05) -> Choices:
+def symmetries_noise(n: int, generator: torch.Generator, *, noise: float = 0.02) -> Choices:
+    """Flip and turn by quarters, and let dies change between passing and failing, as chance does between wafers.
+
+    Args:
+        n: Number of wafers.
+        generator: On the CPU.
+        noise: Probability that a die is swapped between passing and failing, in [0, 0.2].
+
+    Raises:
+        ValueError: If noise is out of range.
+    """
+    _check_limits(noise=(noise, 0.2))
+    symmetry = torch.randint(8, (n,), generator=generator)
+    return Choices(symmetry=symmetry, noise_seed=_draw_noise_seed(n, noise, generator), noise=noise)
+
+
+def symmetries_shift(n: int, generator: torch.Generator, *, shift: float = 0.05, noise: float = 0.0) -> Choices:
     """Flip and turn by quarters, then move a little.
 
     Args:
         n: Number of wafers.
         generator: On the CPU.
         shift: Largest move either way along each axis, as a share of the picture's side, in [0, 0.5].
+        noise: Probability that a die is swapped between passing and failing first, in [0, 0.2].
 
     Raises:
-        ValueError: If shift is out of range.
+        ValueError: If an option is outside its range.
     """
-    return symmetries_affine(n, generator, angle=0.0, scale=0.0, shift=shift)
+    return symmetries_affine(n, generator, angle=0.0, scale=0.0, shift=shift, noise=noise)
 
 
 def symmetries_affine(
-    n: int, generator: torch.Generator, *, angle: float = 15.0, scale: float = 0.1, shift: float = 0.0
+    n: int,
+    generator: torch.Generator,
+    *,
+    angle: float = 15.0,
+    scale: float = 0.1,
+    shift: float = 0.0,
+    noise: float = 0.0,
 ) -> Choices:
     """Flip and turn by quarters, then rotate, scale and move a little.
 
@@ -80,19 +115,21 @@ def symmetries_affine(
         angle: Largest rotation either way, in degrees, in [0, 180].
         scale: Largest change of size either way, in [0, 0.5].
         shift: Largest move either way along each axis, as a share of the picture's side, in [0, 0.5].
+        noise: Probability that a die is swapped between passing and failing first, in [0, 0.2].
 
     Raises:
         ValueError: If an option is outside its range.
     """
-    for name, value, limit in (("angle", angle, 180.0), ("scale", scale, 0.5), ("shift", shift, 0.5)):
-        if not 0 <= value <= limit:
-            raise ValueError(f"{name} must be in [0, {limit:g}]; got {value}")
+    _check_limits(angle=(angle, 180.0), scale=(scale, 0.5), shift=(shift, 0.5), noise=(noise, 0.2))
     turn = torch.deg2rad(_uniform(n, -angle, angle, generator))
     zoom = _uniform(n, 1 - scale, 1 + scale, generator)
     move = _uniform(2 * n, -2 * shift, 2 * shift, generator).reshape(n, 2)
     linear = _rotation(turn) * zoom[:, None, None]
     return Choices(
-        symmetry=torch.randint(8, (n,), generator=generator), affine=torch.cat([linear, move[:, :, None]], dim=2)
+        symmetry=torch.randint(8, (n,), generator=generator),
+        affine=torch.cat([linear, move[:, :, None]], dim=2),
+        noise_seed=_draw_noise_seed(n, noise, generator),
+        noise=noise,
     )
 
 
@@ -118,6 +155,7 @@ def deck(n: int, generator: torch.Generator) -> Choices:
 AUGMENTS: Mapping[str, Callable[..., Choices]] = {
     "none": none,
     "symmetries": symmetries,
+    "symmetries_noise": symmetries_noise,
     "symmetries_shift": symmetries_shift,
     "symmetries_affine": symmetries_affine,
     "deck": deck,
@@ -125,14 +163,17 @@ AUGMENTS: Mapping[str, Callable[..., Choices]] = {
 
 
 def to_channels(maps: Tensor) -> Tensor:
-    """Turn die codes into the networks' input: one channel of passing and one of failing dies.
+    """Turn encoded maps into the networks' input: one channel of passing and one of failing dies.
 
     Args:
-        maps: Shape (N, H, W), uint8; never written to.
+        maps: Die codes, shape (N, H, W), or coverage by passing and failing dies in 255ths, shape (N, H, W, 2); uint8,
+            never written to.
 
     Returns:
-        Shape (N, 2, H, W), float32, in channels-last order; no die is 0 in both channels.
+        Shape (N, 2, H, W), float32 in [0, 1], in channels-last order; no die is 0 in both channels.
     """
+    if maps.ndim == 4:
+        return maps.contiguous().permute(0, 3, 1, 2) / 255  # after a symmetry, maps lie transposed in memory
     return torch.stack((maps == PASS, maps == FAIL), dim=-1).float().permute(0, 3, 1, 2)
 
 
@@ -140,13 +181,15 @@ def apply_choices(maps: Tensor, choices: Choices) -> Tensor:
     """Turn square maps into network input as chosen; pure.
 
     Args:
-        maps: Shape (N, S, S), uint8; never written to.
+        maps: Die codes, shape (N, S, S), or coverage, shape (N, S, S, 2); uint8, never written to.
         choices: For the same N wafers, on the same device.
 
     Returns:
         Shape (N, 2, S, S), float32, in channels-last order. Where an affine map falls between dies, the channels
         hold the share of each state, so that codes are never averaged into other codes.
     """
+    if choices.noise_seed is not None:
+        maps = apply_noise(maps, choices.noise_seed, noise=choices.noise)
     if choices.symmetry is not None:
         maps = apply_symmetry(maps, choices.symmetry)
     channels = to_channels(maps)
@@ -167,17 +210,85 @@ def apply_symmetry(maps: Tensor, symmetry: Tensor) -> Tensor:
     """Flip and transpose each map: bit 0 flips rows, bit 1 flips columns, bit 2 transposes afterwards.
 
     Args:
-        maps: Shape (N, S, S).
+        maps: Shape (N, S, S), or (N, S, S, 2).
         symmetry: Shape (N,), int64 in [0, 8).
 
     Example:
         >>> apply_symmetry(torch.tensor([[[1, 2], [3, 4]]]), torch.tensor([5])).tolist()
         [[[3, 1], [4, 2]]]
     """
-    chosen = symmetry[:, None, None]
+    chosen = symmetry.reshape(-1, *[1] * (maps.ndim - 1))
     maps = torch.where((chosen & 1).bool(), maps.flip(1), maps)
     maps = torch.where((chosen & 2).bool(), maps.flip(2), maps)
     return torch.where((chosen & 4).bool(), maps.transpose(1, 2), maps)
+
+
+def apply_noise(maps: Tensor, seed: Tensor, *, noise: float) -> Tensor:
+    """Swap passing and failing at some of the tested dies; pure.
+
+    Whether a die is swapped depends on the seed of its wafer and on its position in the map, on nothing else: not on
+    the other wafers of the batch, not on the device.
+
+    Args:
+        maps: Die codes, shape (N, S, S), or coverage, shape (N, S, S, 2); uint8, never written to. A cell without a
+            die has nothing to swap and stays as it is; one that several dies cover swaps its two shares.
+        seed: Shape (N,), int64, any values; on the device of the maps.
+        noise: Probability of a swap, in (0, 1], rounded up to a multiple of 1/65536.
+
+    Example:
+        >>> apply_noise(torch.tensor([[[0, 1], [2, 1]]]), torch.tensor([7]), noise=1.0).tolist()
+        [[[0, 2], [1, 2]]]
+    """
+    n, cells = len(maps), maps.shape[1] * maps.shape[2]
+    # Each hash serves four dies, 16 bits for each: half a millisecond for 128 maps of 40 x 40 on one core, one hash a
+    # die takes twice to five times as long. Every machine with torch has the low bits first.
+    numbers = hash_counters(seed, -(-cells // 4)).view(torch.int16)[:, :cells]
+    swapped = (numbers <= math.ceil(noise * 2**16) - 2**15 - 1).reshape(n, *maps.shape[1:3])
+    if maps.ndim == 4:  # exclusive or exchanges two numbers four times faster than a choice between maps and a flip
+        passing, failing = maps.unbind(3)
+        return maps ^ ((passing ^ failing) * swapped)[:, :, :, None]
+    return maps ^ (swapped & (maps != NO_DIE)).to(maps.dtype) * (PASS ^ FAIL)
+
+
+def hash_counters(seed: Tensor, count: int) -> Tensor:
+    """Give each seed its own reproducible stream of random bits, without a generator.
+
+    Args:
+        seed: Shape (N,), int64, any values.
+        count: Numbers per seed.
+
+    Returns:
+        Shape (N, count), int64, all 64 bits random; on the device of the seeds, which is not waited for.
+
+    Source:
+        SplitMix64: Steele, Lea and Flood 2014, Fast Splittable Pseudorandom Number Generators, OOPSLA; multipliers
+        and shifts are David Stafford's Mix13, as in https://prng.di.unimi.it/splitmix64.c.
+
+    Example:
+        >>> [n % 2**64 for n in hash_counters(torch.tensor([1234567]), 2)[0].tolist()]
+        [6457827717110365317, 3203168211198807973]
+    """
+    mixed = seed[:, None] + torch.arange(1, count + 1, device=seed.device) * _STEP
+    mixed = (mixed ^ _shift_right(mixed, 30)) * _MIX_1
+    mixed = (mixed ^ _shift_right(mixed, 27)) * _MIX_2
+    return mixed ^ _shift_right(mixed, 31)
+
+
+def _shift_right(bits: Tensor, by: int) -> Tensor:
+    """Shift in zeros; torch's own shift of an int64 repeats the sign."""
+    return (bits >> by) & ((1 << 64 - by) - 1)
+
+
+def _draw_noise_seed(n: int, noise: float, generator: torch.Generator) -> Tensor | None:
+    """Draw last of all, and nothing without noise: the other choices must not depend on it."""
+    return torch.randint(2**63 - 1, (n,), generator=generator) if noise else None
+
+
+def _check_limits(**options: tuple[float, float]) -> None:
+    """Check that each option lies between 0 and its limit."""
+    for name, (value, limit) in options.items():
+        if not 0 <= value <= limit:
+            raise ValueError(f"{name} must be in [0, {limit:g}]; got {value}")
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:

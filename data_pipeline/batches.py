@@ -17,7 +17,8 @@ class EncodedWafers:
     """One part of the data, ready for a device.
 
     Attributes:
-        maps: Die codes, shape (N, S, S), uint8. May be shared between processes: never written to.
+        maps: Die codes, shape (N, S, S), or coverage by passing and failing dies, shape (N, S, S, 2); uint8, see
+            `encode_maps`. May be shared between processes: never written to.
         labels: Class of each, shape (N,), int64.
     """
 

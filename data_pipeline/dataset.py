@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from data_pipeline.batches import EncodedWafers, wrap_arrays
-from data_pipeline.encode import Aspect, load_encoded
+from data_pipeline.encode import Picture, load_encoded
 from data_pipeline.protocols import PROTOCOLS
 from data_pipeline.splits import LeakCheck, Splits, check_leaks
 from data_pipeline.wafer_files import find_wafers
@@ -21,16 +21,14 @@ class Dataset:
         wafers: All of them, at native resolution.
         splits: Which wafers are for training, validation and the locked test.
         leak_check: The proof that the parts share nothing, or, of a leaky split, the count of what they share.
-        image_size: Pixels per side of encoded maps.
-        aspect: Whether maps of other than square shape are stretched; see `encode_maps`.
+        picture: What maps are encoded to.
         cache: Folder of the encoded maps.
     """
 
     wafers: WaferSet
     splits: Splits
     leak_check: LeakCheck
-    image_size: int
-    aspect: Aspect
+    picture: Picture
     cache: Path
 
     def encode(self, part: str) -> EncodedWafers:
@@ -39,7 +37,7 @@ class Dataset:
         Only `search.evaluate` asks for "test".
         """
         indices = self.splits.part(part)
-        maps = load_encoded(self.wafers, indices, image_size=self.image_size, cache=self.cache, aspect=self.aspect)
+        maps = load_encoded(self.wafers, indices, picture=self.picture, cache=self.cache)
         return wrap_arrays(maps, self.wafers.labels[indices])
 
 
@@ -47,28 +45,26 @@ def open_dataset(
     asked: str,
     *,
     synthetic_wafers: int,
-    image_size: int,
+    picture: Picture,
     by: str,
     pool: int,
     val: float,
     test: float,
     seed: int,
     cache: Path,
-    aspect: Aspect = "stretched",
 ) -> Dataset:
     """Load wafers, divide them and prove that nothing leaks, or count what does.
 
     Args:
         asked: A path, "auto" or "synthetic"; see `find_wafers`.
         synthetic_wafers: How many to draw where they are synthetic.
-        image_size: Pixels per side.
+        picture: What maps are encoded to.
         by: How to divide them, a key of PROTOCOLS.
         pool: Wafers per class before the division, for `deck` alone.
         val: Share of the wafers for validation.
         test: Share for the locked test.
         seed: Of the division.
         cache: Folder of the encoded maps.
-        aspect: Whether maps of other than square shape are stretched; see `encode_maps`.
 
     Raises:
         DataError: If the file cannot be used, or the wafers cannot be divided.
@@ -80,8 +76,7 @@ def open_dataset(
         wafers=wafers,
         splits=splits,
         leak_check=check_leaks(wafers, splits),
-        image_size=image_size,
-        aspect=aspect,
+        picture=picture,
         cache=cache,
     )
 

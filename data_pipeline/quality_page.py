@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_pipeline.encode import encode_maps
+from data_pipeline.encode import Picture, encode_maps
 from data_pipeline.quality import UNLABELLED_NAME, Quality, format_number
 from data_pipeline.wafer_set import WaferSet
 
@@ -96,7 +96,7 @@ def _contact_sheet(wafers: WaferSet) -> str:
 
 
 def _strip(wafers: WaferSet, chosen: np.typing.NDArray[np.int64]) -> str:
-    maps = np.pad(encode_maps(wafers, chosen, image_size=_SIDE), ((0, 0), (0, 0), (4, 4)))
+    maps = np.pad(encode_maps(wafers, chosen, picture=Picture(image_size=_SIDE)), ((0, 0), (0, 0), (4, 4)))
     stream = io.BytesIO()
     Image.fromarray(_COLOURS[np.concatenate(list(maps), axis=1)]).save(stream, "PNG", optimize=True)
     data = base64.b64encode(stream.getvalue()).decode()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.encode import encode_maps
+from data_pipeline.encode import Picture, encode_maps
 from data_pipeline.protocols import split_by_lot
 from data_pipeline.splits import check_leaks
 from data_pipeline.wafer_files import load_wafers
@@ -65,7 +65,7 @@ def test_every_part_has_its_share_of_every_class(wafers, splits):
 def test_wafers_of_all_shapes_are_encoded(wafers):
     indices = np.arange(0, len(wafers), 100)
 
-    encoded = encode_maps(wafers, indices, image_size=40)
+    encoded = encode_maps(wafers, indices, picture=Picture(image_size=40))
 
     assert encoded.max() == 2
     assert 0.7 < (encoded > 0).mean() < 0.85
