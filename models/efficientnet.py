@@ -1,5 +1,6 @@
 """torchvision's EfficientNet-B0, for transfer from ImageNet."""
 
+import hashlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -25,6 +26,10 @@ class Transfer(nn.Module):
 
     The two channels become three (no die, pass, fail), normalised as ImageNet's colours are, and enlarged to
     the backbone's own input size: at 40 pixels EfficientNet would end in a 2x2 map.
+
+    Attributes:
+        frozen: Whether only the head trains; what `embed` returns then never changes and may be kept.
+        n_features: D, the width of what the head reads.
     """
 
     mean: Tensor
@@ -44,6 +49,7 @@ class Transfer(nn.Module):
         self.features = features
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, n_classes))
         self.input_size = input_size
+        self.n_features = n_features
         self.frozen = frozen
         self.register_buffer("mean", torch.tensor(_MEAN).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).reshape(1, 3, 1, 1), persistent=False)
@@ -59,11 +65,23 @@ class Transfer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 2, S, S) to logits (N, K)."""
+        logits: Tensor = self.head(self.embed(x))
+        return logits
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map (N, 2, S, S) to what the head reads, (N, D): the backbone's features, averaged over the picture."""
         coloured = torch.cat([1 - x.sum(1, keepdim=True), x], dim=1)
         enlarged = interpolate(coloured, size=(self.input_size, self.input_size), mode="nearest")
         features: Tensor = self.features((enlarged - self.mean) / self.std)
-        logits: Tensor = self.head(features.mean((2, 3)))
-        return logits
+        return features.mean((2, 3))
+
+    def fingerprint_backbone(self) -> str:
+        """Name everything but the maps that `embed` depends on: the layers, their tensors and the input size."""
+        digest = hashlib.sha256(f"{self.input_size} {_MEAN} {_STD} {self.features}".encode())
+        for name, tensor in self.features.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
 
 
 def efficientnet_b0(
