@@ -16,14 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from data_pipeline.batches import EncodedWafers, wrap_arrays
-from data_pipeline.encode import encode_maps
+from data_pipeline.encode import Picture, encode_maps
 from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_files import load_wafers
 from data_pipeline.wafer_set import WM811K_CLASSES, WaferSet
 from search.study.provenance import describe_device
+from search.trial.data import TrialData
 from search.trial.evaluation import choose_dtype, judge_model
 from search.trial.params import TrialParams, from_flat
-from search.trial.training import TrialData, train_and_evaluate
+from search.trial.training import train_and_evaluate
 
 IMAGE_SIZE = 40
 
@@ -55,7 +56,8 @@ def encode(wafers: WaferSet) -> EncodedWafers:
     """Encode the labelled wafers; labels count in WM811K_CLASSES."""
     labelled = np.flatnonzero(wafers.labels >= 0)
     positions = np.array([WM811K_CLASSES.index(name) for name in wafers.classes])
-    return wrap_arrays(encode_maps(wafers, labelled, image_size=IMAGE_SIZE), positions[wafers.labels[labelled]])
+    maps = encode_maps(wafers, labelled, picture=Picture(image_size=IMAGE_SIZE))
+    return wrap_arrays(maps, positions[wafers.labels[labelled]])
 
 
 def train(params: TrialParams, wafers: WaferSet, device: torch.device) -> torch.nn.Module:

@@ -1,6 +1,6 @@
 """The locked test: opened by this room alone, and every look is written down."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -48,13 +48,8 @@ def score_locked_test(request: EvaluateRequest, console: Console) -> int:
     """
     final = request.study.final
     best, trained = load_best(request.study.best), load_model(final / "model.pt")
-    config = best.data.model_copy(
-        update={
-            "wafers": request.data or best.data.wafers,
-            "image_size": trained.image_size,  # the model's: best.yaml may have been edited since
-            "aspect": trained.aspect,
-        }
-    )
+    # The model's picture: best.yaml may have been edited since.
+    config = best.data.model_copy(update={"wafers": request.data or best.data.wafers, **asdict(trained.picture)})
     dataset = open_data(config, results=request.results)
     check_same_data(dataset, fingerprint=best.data_fingerprint, split_fingerprint=best.split_fingerprint)
     if (trained.data_fingerprint, trained.split_fingerprint) != (best.data_fingerprint, best.split_fingerprint):

@@ -2,22 +2,22 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from data_pipeline.encode import Aspect
+from data_pipeline.encode import Picture
 from models import ModelError, build_model
 from search.errors import ConfigError
 from search.study.records import write_atomically
 from search.trial.params import Precision, from_flat
+from search.trial.prediction import Predictor
 from search.trial.vocabulary import Scalar
 
-_FORMAT = 1
-_COPIED = ("image_size", "aspect", "on", "data_fingerprint", "split_fingerprint", "is_synthetic", "leaky")
+_FORMAT = 2
+_COPIED = ("on", "data_fingerprint", "split_fingerprint", "is_synthetic", "leaky")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,11 +25,10 @@ class TrainedModel:
     """A model and what it was trained with.
 
     Attributes:
-        model: Maps (N, 2, image_size, image_size), the channels of passing and failing dies, to logits (N, K).
+        model: Maps (N, 2, S, S), the channels of passing and failing dies, to logits (N, K).
         config: The flat configuration, every value.
         classes: Names of the K classes, in the order of the logits.
-        image_size: Side to which maps are encoded, in pixels, by `data_pipeline.encode`.
-        aspect: How maps that are not square are encoded there.
+        picture: What `data_pipeline.encode` must make of a map for it.
         on: "train" or "train+val".
         data_fingerprint: Of all wafers of the data set.
         split_fingerprint: Of their division: its test part is unseen.
@@ -37,11 +36,10 @@ class TrainedModel:
         leaky: What must be said of their division; empty where its test part is new to the model.
     """
 
-    model: nn.Module
+    model: Predictor
     config: Mapping[str, Scalar]
     classes: tuple[str, ...]
-    image_size: int
-    aspect: Aspect
+    picture: Picture
     on: str
     data_fingerprint: str
     split_fingerprint: str
@@ -62,6 +60,7 @@ def save_model(trained: TrainedModel, path: Path) -> None:
         "config": dict(trained.config),
         "classes": list(trained.classes),
         "channels": ["passing dies", "failing dies"],
+        **asdict(trained.picture),
         **{key: getattr(trained, key) for key in _COPIED},
         "state_dict": {name: tensor.cpu() for name, tensor in trained.model.state_dict().items()},
     }
@@ -76,18 +75,21 @@ def load_model(path: Path) -> TrainedModel:
     Raises:
         ConfigError: If the file is missing, damaged, hostile, or of another format or architecture.
     """
-    content = {"aspect": "stretched", "leaky": ""} | _read(path)  # files written before there was a choice lack them
+    content = _read(path)
     try:
         config: dict[str, Scalar] = content["config"]
         # The file holds all tensors: what they grew from need not be there any more.
         grown = {key: "none" for key in config if key.endswith((".weights", ".freeze"))}
         params = from_flat(config | grown, where=str(path), image_size=content["image_size"])
-        model = build_model(params.model.name, n_classes=len(content["classes"]), options=params.model.options, seed=0)
+        n_classes = len(content["classes"])
+        network = build_model(params.model.name, n_classes=n_classes, options=params.model.options, seed=0)
+        model = Predictor(network, shift=torch.zeros(n_classes), test_time=params.test_time)
         model.load_state_dict(content["state_dict"])
         return TrainedModel(
             model=model.eval(),
             config=config,
             classes=tuple(content["classes"]),
+            picture=Picture(**{field.name: content[field.name] for field in fields(Picture)}),
             **{key: content[key] for key in _COPIED},
         )
     except (KeyError, TypeError, AttributeError, RuntimeError, ModelError) as error:

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from data_pipeline.dataset import join_parts
 from search.errors import DONE
@@ -20,8 +19,10 @@ from search.study.marks import marks_of
 from search.study.provenance import describe_data, describe_device
 from search.study.records import append_line, lock_folder, read_lines, write_atomically, write_json
 from search.study.rows import report_from_row, report_to_row
+from search.trial.data import TrialData
 from search.trial.params import TrialParams
-from search.trial.training import EpochReport, TrialData, train_and_evaluate
+from search.trial.prediction import Predictor
+from search.trial.training import EpochReport, train_and_evaluate
 from search.views.figures import draw_curves
 from search.views.terminal import say
 from search.views.words import duration, score_table
@@ -77,15 +78,15 @@ def retrain(request: RetrainRequest, console: Console) -> int:
             f"training trial {best.trial} of {best.study} on {request.on} ({len(data.train):,} wafers), "
             f"seed {params.seed}, {params.epochs} nominal epochs of {data.epoch_samples:,}, {describe_device(device)}",
         )
-        key = f"{request.on} {best.data_fingerprint} {best.split_fingerprint} {sorted(params.to_flat().items())}"
+        what = f"{request.on} {best.data_fingerprint} {best.split_fingerprint} {dataset.picture}"
+        key = f"{what} {sorted(params.to_flat().items())}"
         classes = dataset.wafers.classes
         reports, model = _train(params, data, key=key, out=request.out, classes=classes, console=console)
         trained = TrainedModel(
             model=model,
             config=params.to_flat(),
             classes=classes,
-            image_size=config.image_size,
-            aspect=config.aspect,
+            picture=dataset.picture,
             on=request.on,
             data_fingerprint=best.data_fingerprint,
             split_fingerprint=best.split_fingerprint,
@@ -110,12 +111,12 @@ def _choose_parts(data: TrialData, *, on: str) -> TrialData:
         return data
     assert data.val is not None
     everything = join_parts(data.train, data.val)
-    return TrialData(train=everything, val=None, n_classes=data.n_classes, epoch_samples=data.epoch_samples)
+    return replace(data, train=everything, val=None)
 
 
 def _train(
     params: TrialParams, data: TrialData, *, key: str, out: Path, classes: tuple[str, ...], console: Console
-) -> tuple[list[EpochReport], nn.Module]:
+) -> tuple[list[EpochReport], Predictor]:
     """Train to the end, from where an interrupted call of the same training stopped."""
     checkpoint, log = out / "checkpoint.pt", out / "epochs.jsonl"
     saved = load_checkpoint(checkpoint, key=key)

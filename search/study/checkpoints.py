@@ -9,7 +9,8 @@ import torch
 
 from search.study.records import write_atomically
 from search.study.rows import report_from_row, report_to_row
-from search.trial.training import EpochReport, Evaluation, State
+from search.trial.learner import State
+from search.trial.training import EpochReport, Evaluation
 
 
 def save_checkpoint(path: Path, evaluation: Evaluation, *, classes: tuple[str, ...], key: str) -> None:

@@ -1,6 +1,7 @@
 """From a space file to a StudyConfig: found, read, and checked down to what would only fail in a trial."""
 
 import importlib.resources
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from search.study.objective import METRICS, Objective
 from search.study.problems import Problems
 from search.study.space import Range, Space, epochs_of
 from search.study.strict_yaml import read_yaml
-from search.trial.params import split_key
+from search.trial.params import find_contradiction, split_key
 from search.trial.vocabulary import nearest
 
 # Parts of the grammar that are designed but not built; to ignore them silently would be worse than to lack them.
@@ -202,6 +203,10 @@ def _check_together(config: StudyConfig, problems: Problems) -> None:
             f"must be below the longest schedule ({longest} epochs); got {asha.first_rung} epochs; "
             "every trial would run to its end",
         )
+    pairs = itertools.product(*(config.space.values_of(key) or ("",) for key in ("loss", "sampling")))
+    contradictions = [find_contradiction({"loss": loss, "sampling": sampling}) for loss, sampling in pairs]
+    if all(contradictions):
+        problems.add(("space", "loss"), f"{contradictions[0]}; use sampling: imbalanced, or loss: cross_entropy")
     for name, sizes in _values_of_field(config.space, "batch_size").items():
         if max(sizes) > config.data.epoch_samples:
             problems.add(

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from search.study.config import DataConfig, ResourcesConfig, SearchConfig
 from search.study.objective import METRICS
+from search.trial.losses import PRIOR_CORRECTING
 from search.trial.params import FIELDS, TrialParams, describe_field
 from search.trial.vocabulary import CHOICES, options_of
 
@@ -28,6 +29,9 @@ are named by their path without `choose`, as in `model.wafer_cnn.lr`: in `first`
 `{{weights: {{CLASS: number, ...}}}}` for a weighted mean of single classes. `first` lists configurations, whole
 or in part, that are tried first.
 `forbid`, `constraints` and `confirm` are not supported yet and refused.
+
+The losses {" and ".join(f"`{name}`" for name in PRIOR_CORRECTING)} correct the classes' shares, which every sampling but
+`imbalanced` has corrected already: a trial that would do both is rejected without being run, and counts as judged.
 """
 
 

@@ -20,7 +20,8 @@ from search.study.config import StudyConfig
 from search.study.journal import open_journal, recover
 from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
-from search.trial.params import TrialParams, from_flat
+from search.study.space import epochs_of
+from search.trial.params import TrialParams, find_contradiction, from_flat
 from search.trial.training import EpochReport
 from search.trial.vocabulary import Scalar
 
@@ -46,12 +47,14 @@ class Assignment:
         number: Of the trial.
         config: Its flat configuration.
         params: The same, checked.
+        expected_memory: What it will hold on its device, in bytes; 0 if nobody plans.
         epochs_done: Epochs reported by an earlier attempt; its checkpoint may hold fewer, or be missing.
     """
 
     number: int
     config: Mapping[str, Scalar]
     params: TrialParams
+    expected_memory: int
     epochs_done: int
 
 
@@ -64,6 +67,9 @@ class Study:
             `search.trials`, `search.time` and `resources`.
         classes: Names of the K classes.
         clock: Tells the time in seconds, from anywhere; a simulator has its own.
+
+    Attributes:
+        plan: Says how many bytes a configuration will hold on its device; None until somebody knows that device.
 
     Raises:
         ConfigError: If the folder cannot be written, another process works on it, or its files are damaged.
@@ -80,6 +86,7 @@ class Study:
         self.folder = folder
         self.config = config
         self.classes = classes
+        self.plan: Callable[[TrialParams], int] | None = None
         self.abort_reason = ""
         self._clock = clock
         self._opened = clock()
@@ -114,18 +121,22 @@ class Study:
     # -- what a driver calls ------------------------------------------------------------------------------------------
 
     def ask(self) -> Assignment | None:
-        """Return the next trial to run: an interrupted one, else a new one; None if none may start now."""
-        if self.is_over or self.count(*JUDGED) + len(self._live) >= self.config.search.trials:
-            return None
-        trial = self._reopen(self._to_resume.popleft()) if self._to_resume else self._optuna.ask()
-        config = self.config.space.sample(trial)
-        params = from_flat(config, where=f"trial {trial.number}", image_size=self.config.data.image_size)
-        trial.set_user_attr("config", config)
-        record = self.records.setdefault(
-            trial.number, TrialRecord(number=trial.number, config=config, epochs=params.epochs)
-        )
-        self._live[trial.number] = trial
-        return Assignment(number=trial.number, config=config, params=params, epochs_done=len(record.reports))
+        """Return the next trial to run: an interrupted one, else a new one; None if none may start now.
+
+        What the sampler proposes against a rule is rejected on the way, so that it learns from that too.
+        """
+        while not self.is_over and self.count(*JUDGED) + len(self._live) < self.config.search.trials:
+            trial = self._reopen(self._to_resume.popleft()) if self._to_resume else self._optuna.ask()
+            config = self.config.space.sample(trial)
+            trial.set_user_attr("config", config)
+            record = TrialRecord(number=trial.number, config=config, epochs=epochs_of(config))
+            record = self.records.setdefault(trial.number, record)
+            self._live[trial.number] = trial
+            contradiction = find_contradiction(config)
+            if contradiction is None:
+                return self._assign(record)
+            self.reject(trial.number, contradiction)
+        return None
 
     def report(self, number: int, report: EpochReport) -> Decision:
         """Record one nominal epoch of a running trial and judge it.
@@ -173,6 +184,19 @@ class Study:
         self._end(number, FAILED, reason)
         if not is_retry:
             self._optuna.enqueue_trial(params, user_attrs={"retry_of": number})
+
+    def _assign(self, record: TrialRecord) -> Assignment:
+        where, image_size = f"trial {record.number}", self.config.data.image_size
+        params = from_flat(record.config, where=where, image_size=image_size)
+        if self.plan and not record.expected_memory:
+            record.expected_memory = self.plan(params)
+        return Assignment(
+            number=record.number,
+            config=record.config,
+            params=params,
+            expected_memory=record.expected_memory,
+            epochs_done=len(record.reports),
+        )
 
     # -- what anybody may know ----------------------------------------------------------------------------------------
 

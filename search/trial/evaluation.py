@@ -1,5 +1,6 @@
 """Judging a model on one part of the data."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -26,11 +27,8 @@ class Judgement:
     scores: Scores
 
 
-@torch.inference_mode()
 def judge_model(model: nn.Module, wafers: EncodedWafers, *, n_classes: int, dtype: torch.dtype) -> Judgement:
     """Run a model over all wafers, without augmentation; leaves it in evaluation mode.
-
-    The device is waited for once, at the end.
 
     Args:
         model: Maps (N, 2, S, S) to logits (N, K), on the wafers' device.
@@ -38,16 +36,34 @@ def judge_model(model: nn.Module, wafers: EncodedWafers, *, n_classes: int, dtyp
         n_classes: K.
         dtype: See `choose_dtype`.
     """
+    return judge_batches(model, plain_batches(wafers), n_classes=n_classes, dtype=dtype)
+
+
+@torch.inference_mode()
+def judge_batches(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, n_classes: int, dtype: torch.dtype
+) -> Judgement:
+    """Run a model over batches of its input and labels; leaves it in evaluation mode.
+
+    The device is waited for once, at the end.
+
+    Args:
+        model: Maps what the batches hold to logits (N, K).
+        batches: At least one.
+        n_classes: K.
+        dtype: See `choose_dtype`.
+    """
     model.eval()
-    confusion, losses = torch.zeros(n_classes * n_classes, dtype=torch.int64, device=wafers.labels.device), []
-    for channels, labels in plain_batches(wafers):
-        with autocast(channels.device, dtype):
-            logits_NK: Tensor = model(channels)
-        losses.append(cross_entropy(logits_NK.float(), labels, reduction="sum"))
-        confusion += torch.bincount(labels * n_classes + logits_NK.argmax(1), minlength=n_classes * n_classes)
+    cells, losses = [], []
+    for inputs, labels in batches:
+        with autocast(labels.device, dtype):
+            logits_NK: Tensor = model(inputs)
+        losses.append(cross_entropy(logits_NK.float(), labels, reduction="none"))
+        cells.append(labels * n_classes + logits_NK.argmax(1))
+    confusion = torch.bincount(torch.cat(cells), minlength=n_classes * n_classes)
     counts = confusion.reshape(n_classes, n_classes).cpu().numpy()
     return Judgement(
-        loss=torch.stack(losses).sum().item() / len(wafers),
+        loss=torch.cat(losses).double().mean().item(),
         confusion=tuple(tuple(int(n) for n in row) for row in counts),
         scores=score_confusion(counts),
     )

@@ -83,7 +83,57 @@ def one_cycle(progress: float, *, warmup: float = 0.3) -> float:
     return _half_cosine(1.0, 1 / 25 / 1e4, (progress - warmup) / (1 - warmup))
 
 
-SCHEDULES: Mapping[str, Callable[..., float]] = {"cosine": cosine, "one_cycle": one_cycle}
+def warmup_stable_decay(progress: float, *, warmup: float = 0.05, decay: float = 0.2) -> float:
+    """Rise linearly, stay at the peak, and fall to zero at the end as one minus a square root.
+
+    With a warm-up of equally many steps, the rate until the fall does not depend on how long the training will be.
+
+    Args:
+        progress: Share of the training done, in [0, 1].
+        warmup: Share of the training spent rising, in [0, 0.9].
+        decay: Share of what follows the warm-up that is spent falling, in (0, 1].
+
+    Returns:
+        Factor on the peak learning rate, in [0, 1].
+
+    Raises:
+        ValueError: If an option is out of range.
+
+    Source:
+        Hägele et al. 2024, Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations, arXiv:2405.18392.
+    """
+    _check_warmup(warmup)
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must be in (0, 1]; got {decay}")
+    if progress < warmup:
+        return progress / warmup
+    left = (1 - progress) / (1 - warmup)
+    return 1 - math.sqrt(max(0.0, 1 - left / decay))
+
+
+def constant(progress: float, *, warmup: float = 0.0) -> float:
+    """Rise linearly, then stay at the peak to the end, as the project's deck did.
+
+    Args:
+        progress: Share of the training done, in [0, 1].
+        warmup: Share of the training spent rising, in [0, 0.9].
+
+    Returns:
+        Factor on the peak learning rate, in [0, 1].
+
+    Raises:
+        ValueError: If warmup is out of range.
+    """
+    _check_warmup(warmup)
+    return min(1.0, progress / warmup) if warmup else 1.0
+
+
+SCHEDULES: Mapping[str, Callable[..., float]] = {
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+    "warmup_stable_decay": warmup_stable_decay,
+    "constant": constant,
+}
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from search.errors import ConfigError
+from search.trial.losses import PRIOR_CORRECTING
+from search.trial.prediction import DecideFor, TestTime
 from search.trial.vocabulary import CHOICES, Scalar, check_options, nearest, options_of
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -34,12 +36,20 @@ class TrialParams(BaseModel):
     lr: float = Field(1e-3, gt=0, le=10, strict=True, description="Peak learning rate.")
     batch_size: int = Field(128, ge=2, le=65_536, strict=True, description="Wafers per step.")
     weight_decay: float = Field(1e-4, ge=0, le=1, strict=True, description="Of matrices and kernels only.")
+    ema: float = Field(
+        0.0, ge=0, le=1000, strict=True, description="Weights averaged over so many nominal epochs are judged; 0: none."
+    )
     grad_clip: float = Field(0.0, ge=0, le=1e6, strict=True, description="Largest norm of the gradient; 0: none.")
     subset: float = Field(1.0, gt=0, le=1, strict=True, description="Share of each class's training wafers.")
     precision: Precision = Field("auto", description="auto: bf16 where the device computes it natively.")
+    decide_for: DecideFor = Field(
+        "drawn", description="Class shares that decisions are made for: as drawn, as in the training part, or equal."
+    )
+    test_time: TestTime = Field("single", description="symmetries: average over the eight views, at 8 times the cost.")
     seed: int = Field(0, ge=0, lt=2**31, strict=True, description="Of weights, draws, augmentation, dropout.")
     sampling: Chosen = Field(choose("sampling", "imbalanced"), description="Which wafers are drawn for an epoch.")
     augment: Chosen = Field(choose("augment", "symmetries"), description="What is done to the drawn wafers.")
+    mixing: Chosen = Field(choose("mixing", "none"), description="How wafers of a batch are mixed with each other.")
     loss: Chosen = Field(choose("loss", "cross_entropy"), description="What is minimised.")
     optimizer: Chosen = Field(choose("optimizer", "adamw"), description="How.")
     schedule: Chosen = Field(choose("schedule", "cosine"), description="Of the learning rate.")
@@ -91,10 +101,25 @@ def from_flat(flat: Mapping[str, Scalar], *, where: str, image_size: int) -> Tri
         if name in CHOICES[choice]:
             problem = try_options(choice, name, options[choice], image_size=image_size)
             problems += [f"{choice}.{name}: {problem}"] if problem else []
+    problem = find_contradiction(names)
+    problems += [problem] if problem else []
     if problems:
         raise ConfigError(format_problems(where, problems))
     chosen = {choice: choose(choice, name, **options[choice]) for choice, name in names.items()}
     return TrialParams(**(fields | chosen))
+
+
+def find_contradiction(flat: Mapping[str, Scalar]) -> str | None:
+    """Say which choices of a flat configuration must not go together, or return None.
+
+    Example:
+        >>> find_contradiction({"sampling": "balanced", "loss": "logit_adjusted"})
+        "loss 'logit_adjusted' corrects the class shares that sampling 'balanced' has corrected already"
+    """
+    loss, sampling = flat.get("loss"), flat.get("sampling") or "imbalanced"
+    if loss in PRIOR_CORRECTING and sampling != "imbalanced":
+        return f"loss {loss!r} corrects the class shares that sampling {sampling!r} has corrected already"
+    return None
 
 
 def split_key(key: str) -> tuple[str, str, str]:
@@ -146,9 +171,10 @@ def describe_field(name: str) -> str:
         >>> describe_field("subset")
         'must be a number in (0, 1]'
     """
-    if name == "precision":
-        return f"must be one of {', '.join(get_args(Precision))}"
     field = TrialParams.model_fields[name]
+    words = get_args(field.annotation)
+    if words:
+        return f"must be one of {', '.join(words)}"
     kind = "a whole number" if field.annotation is int else "a number"
     bounds = {type(bound).__name__: bound for bound in field.metadata}
     low = f"[{bounds['Ge'].ge:.10g}" if "Ge" in bounds else f"({bounds['Gt'].gt:.10g}"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from data_pipeline.augment import AUGMENTS
+from data_pipeline.mixing import MIXINGS
 from data_pipeline.sampling import SAMPLINGS
 from models import MODELS, check_model
 from search.trial.losses import LOSSES
@@ -24,6 +25,7 @@ Scalar = bool | int | float | str
 CHOICES: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "sampling": SAMPLINGS,
     "augment": AUGMENTS,
+    "mixing": MIXINGS,
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
@@ -64,10 +66,10 @@ def check_options(choice: str, name: str, options: Mapping[str, Scalar], *, imag
     match choice:
         case "sampling":
             factory(np.array([2, 1]), **options)
-        case "augment":
+        case "augment" | "mixing":
             factory(2, torch.Generator(), **options)
         case "loss":
-            factory(**options)
+            factory(torch.tensor([2, 1]), **options)
         case "optimizer":
             # A layer whose initial weights are not drawn: checking leaves the global random state alone.
             factory(torch.nn.BatchNorm1d(1), lr=1e-3, weight_decay=0.0, **options)

@@ -4,10 +4,12 @@ import pickle
 import pytest
 import torch
 
+from data_pipeline.encode import Picture
 from models import build_model
 from search.errors import ConfigError
 from search.final.model_file import TrainedModel, load_model, save_model
 from search.trial.params import from_flat
+from search.trial.prediction import Predictor
 
 CLASSES = ("Center", "none")
 
@@ -24,13 +26,13 @@ class Hostile:
 
 @pytest.fixture
 def trained():
-    params = from_flat({"model": "wafer_cnn", "model.wafer_cnn.width": 4}, where="test", image_size=16)
+    params = from_flat({"model.wafer_cnn.width": 4, "test_time": "symmetries"}, where="test", image_size=16)
+    network = build_model("wafer_cnn", n_classes=2, options=params.model.options, seed=1)
     return TrainedModel(
-        model=build_model("wafer_cnn", n_classes=2, options=params.model.options, seed=1).eval(),
+        model=Predictor(network, shift=torch.tensor([0.5, -0.5]), test_time="symmetries").eval(),
         config=params.to_flat(),
         classes=CLASSES,
-        image_size=16,
-        aspect="kept",
+        picture=Picture(image_size=16, aspect="kept", encoding="coverage"),
         on="train",
         data_fingerprint="aaa",
         split_fingerprint="bbb",
@@ -49,18 +51,9 @@ def test_a_model_survives_its_file(trained, tmp_path):
     loaded = load_model(tmp_path / "model.pt")
 
     assert torch.equal(loaded.model(wafers), trained.model(wafers))
-    assert (loaded.classes, loaded.image_size, loaded.aspect, loaded.on) == (CLASSES, 16, "kept", "train")
+    assert (loaded.classes, loaded.picture, loaded.on) == (CLASSES, trained.picture, "train")
     assert loaded.config == trained.config
     assert loaded.is_synthetic
-
-
-def test_a_file_from_before_aspects_were_kept_holds_a_model_for_stretched_maps(trained, tmp_path):
-    save_model(trained, tmp_path / "model.pt")
-    content = torch.load(tmp_path / "model.pt", weights_only=True)
-    del content["aspect"]
-    torch.save(content, tmp_path / "model.pt")
-
-    assert load_model(tmp_path / "model.pt").aspect == "stretched"
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
@@ -89,7 +82,7 @@ def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "is not a model file of format 1"),
+        ({"format": 2}, "is not a model file of format 2"),
         ({"classes": ["Center", "Donut", "none"]}, "does not fit this version"),
         ({"state_dict": {}}, "does not fit this version"),
         ({"config": {"model": "wafer_cnnn"}}, "did you mean 'wafer_cnn'"),

@@ -42,6 +42,17 @@ def test_an_assignment_holds_all_that_a_trial_needs(folder, make_config, open_st
     assert assignment.params.epochs == assignment.config["epochs"] == study.records[0].epochs
     assert assignment.params.lr == assignment.config["lr"]
     assert assignment.epochs_done == 0
+    assert assignment.expected_memory == 0
+
+
+def test_memory_is_planned_before_a_trial_starts_and_recorded(folder, make_config, open_study, rows_of):
+    with open_study(folder, make_config()) as study:
+        study.plan = lambda params: 1000 * params.batch_size
+        assignment = study.ask()
+        study.report(assignment.number, fake_report(1, quality=0.5, n_classes=3))
+
+    assert assignment.expected_memory == study.records[0].expected_memory == 128_000
+    assert rows_of(folder)[0]["expected_memory"] == 128_000
 
 
 def test_a_study_that_is_judged_hands_nothing_out(run, folder, make_config, open_study):
@@ -168,3 +179,29 @@ def test_the_sampler_leaves_a_region_that_does_not_work(new_folder, make_config,
     late = [record.status for record in list(study.records.values())[20:]]
     assert late.count(INFEASIBLE) < 10  # a third of the space would be as many by chance
     assert fake_score(1, quality=1) - study.best.value < 0.05
+
+
+CONTRADICTING = """
+data: {wafers: synthetic, image_size: 16, epoch_samples: 256}
+space: {epochs: 2, sampling: [imbalanced, balanced], loss: [cross_entropy, logit_adjusted]}
+search: {trials: 24, sampler: random, stop: null}
+"""
+
+
+def test_a_proposal_that_corrects_the_prior_twice_is_refused_without_being_run(folder, load, open_study):
+    study = open_study(folder, load(CONTRADICTING))
+    ran = []
+
+    def note(assignment, epoch):
+        ran.append((assignment.config["sampling"], assignment.config["loss"]))
+        return 0.5
+
+    drive(study, quality_of=note)
+
+    refused = [record for record in study.records.values() if record.status == INFEASIBLE]
+    assert ("balanced", "logit_adjusted") not in ran
+    assert len(set(ran)) == 3
+    assert refused
+    assert {(r.config["sampling"], r.config["loss"]) for r in refused} == {("balanced", "logit_adjusted")}
+    assert all(r.reason.startswith("loss 'logit_adjusted' corrects the class shares that") for r in refused)
+    assert study.count(*JUDGED) == 24

@@ -36,13 +36,14 @@ BAD_SECTIONS = [
     # data
     ("data: 5", "data: must be a mapping; got 5"),
     ("data: [wafers]", "data: must be a mapping; got ['wafers']"),
-    ("data: {wafer: auto}", "data.wafer: unknown key; did you mean 'wafers'? (known: aspect, epoch_samples, "),
+    ("data: {wafer: auto}", "data.wafer: unknown key; did you mean 'wafers'? (known: aspect, encoding, "),
     ("data: {wafers: 5}", "data.wafers: must be a word; got 5"),
     ("data: {synthetic_wafers: 599}", "data.synthetic_wafers: must be >= 600; got 599"),
     ("data: {image_size: 7}", "data.image_size: must be >= 8; got 7"),
     ("data: {image_size: 513}", "data.image_size: must be <= 512; got 513"),
     ("data: {image_size: 40.0}", "data.image_size: must be a whole number; got 40.0"),
     ("data: {aspect: letterbox}", "data.aspect: must be stretched or kept; got 'letterbox'"),
+    ("data: {encoding: blended}", "data.encoding: must be states or coverage; got 'blended'"),
     ("data: {image_size: true}", "data.image_size: must be a whole number; got True"),
     ("data: {epoch_samples: 18e3}", "data.epoch_samples: must be a whole number; got 18000.0"),
     ("data: {epoch_samples: 31}", "data.epoch_samples: must be >= 32; got 31"),
@@ -206,6 +207,16 @@ def test_the_first_rung_may_lie_below_the_longest_schedule(load, space, first_ru
     config = load(f"space: {space}\nsearch: {{stop: {{asha: {{first_rung: {first_rung}}}}}}}")
 
     assert config.search.stop.asha.first_rung == first_rung
+
+
+def test_choices_that_can_only_contradict_each_other_are_refused(load):
+    said = refusal(load, "space: {sampling: [balanced, power], loss: logit_adjusted}")
+
+    assert "space.loss: loss 'logit_adjusted' corrects the class shares that sampling 'balanced' has corrected" in said
+
+
+def test_choices_of_which_some_go_together_are_fine(load):
+    load("space: {sampling: [balanced, imbalanced], loss: logit_adjusted}")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import torch
 from hypothesis import settings
 
 from data_pipeline.batches import EncodedWafers, wrap_arrays
-from data_pipeline.encode import encode_maps
+from data_pipeline.encode import Picture, encode_maps
 from data_pipeline.synthetic import make_wafers
+from search.trial.data import TrialData
 from search.trial.params import TrialParams, from_flat
-from search.trial.training import EpochReport, TrialData, train_and_evaluate
+from search.trial.training import EpochReport, train_and_evaluate
 
 # A property must hold, not be quick: two shared cores stall now and then.
 settings.register_profile("unhurried", deadline=None)
@@ -29,7 +30,15 @@ def one_thread() -> Iterator[None]:
 def wafers() -> EncodedWafers:
     """240 synthetic wafers of nine classes, 16 pixels wide."""
     drawn = make_wafers(240)
-    return wrap_arrays(encode_maps(drawn, np.arange(240), image_size=16), drawn.labels)
+    return wrap_arrays(encode_maps(drawn, np.arange(240), picture=Picture(image_size=16)), drawn.labels)
+
+
+@pytest.fixture(scope="session")
+def covered() -> EncodedWafers:
+    """The same wafers by the shares of each pixel that passing and failing dies cover."""
+    drawn = make_wafers(240)
+    picture = Picture(image_size=16, encoding="coverage")
+    return wrap_arrays(encode_maps(drawn, np.arange(240), picture=picture), drawn.labels)
 
 
 @pytest.fixture(scope="session")

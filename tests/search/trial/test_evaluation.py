@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from data_pipeline.augment import to_channels
 from data_pipeline.batches import EncodedWafers
-from search.trial.evaluation import autocast, choose_dtype, judge_model
+from search.trial.evaluation import autocast, choose_dtype, judge_batches, judge_model
 from search.trial.metrics import score_confusion
 
 CPU = torch.device("cpu")
@@ -53,6 +53,18 @@ def test_the_scores_are_those_of_the_confusion_matrix(model, maps):
 
     assert repr(judgement.scores) == repr(score_confusion(np.array(judgement.confusion)))
     assert judgement.scores.support[-1] == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 1100])
+def test_batches_of_any_size_are_judged_as_the_whole_is(model, maps, size):
+    few = maps.select(torch.arange(20 * size if size < 10 else 1100))
+    batches = zip(to_channels(few.maps).split(size), few.labels.split(size), strict=True)
+
+    judgement = judge_batches(model, batches, n_classes=N_CLASSES, dtype=torch.float32)
+
+    whole = judge_model(model, few, n_classes=N_CLASSES, dtype=torch.float32)
+    assert judgement.confusion == whole.confusion
+    assert judgement.loss == pytest.approx(whole.loss)
 
 
 def test_a_single_wafer_can_be_judged(model, maps):

@@ -6,10 +6,17 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from search.trial.optimization import OPTIMIZERS, SCHEDULES, cosine, one_cycle, sgd
+from search.trial.optimization import OPTIMIZERS, SCHEDULES, constant, cosine, one_cycle, sgd, warmup_stable_decay
 
 # Factors at the start of the warm-up and at the end of the training.
-ENDS = {"cosine": (0.0, 0.0), "one_cycle": (1 / 25, 1 / 250_000)}
+ENDS = {
+    "cosine": (0.0, 0.0),
+    "one_cycle": (1 / 25, 1 / 250_000),
+    "warmup_stable_decay": (0.0, 0.0),
+    "constant": (0.0, 1.0),
+}
+# The others stay at their peak for a while.
+ALWAYS_FALLING = ["cosine", "one_cycle"]
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 every_warmup = pytest.mark.parametrize("warmup", [0.05, 0.3, 0.9])
@@ -29,6 +36,11 @@ def step_without_gradient(model, optimizer):
     optimizer.step()
 
 
+def sample(name, **options):
+    """Factors at 1001 points from the start of the training to its end."""
+    return np.array([SCHEDULES[name](progress, **options) for progress in np.linspace(0, 1, 1001)])
+
+
 def test_the_table_of_ends_covers_every_schedule():
     assert ENDS.keys() == SCHEDULES.keys()
 
@@ -40,13 +52,21 @@ def test_a_factor_lies_between_zero_and_one(name, progress, warmup):
 
 @every_schedule
 @every_warmup
-def test_a_schedule_rises_through_the_warm_up_and_falls_after_it(name, warmup):
-    factors = np.array([SCHEDULES[name](progress, warmup=warmup) for progress in np.linspace(0, 1, 1001)])
-    peak = factors.argmax()
+def test_a_schedule_rises_through_the_warm_up_and_never_again(name, warmup):
+    factors = sample(name, warmup=warmup)
+    peak = round(1000 * warmup)
 
-    assert peak == round(1000 * warmup)
+    assert factors[peak] == factors.max()
     assert (np.diff(factors[: peak + 1]) > 0).all()
-    assert (np.diff(factors[peak:]) < 0).all()
+    assert (np.diff(factors[peak:]) <= 0).all()
+
+
+@pytest.mark.parametrize("name", ALWAYS_FALLING)
+@every_warmup
+def test_without_a_plateau_a_schedule_falls_in_every_step_after_the_warm_up(name, warmup):
+    factors = sample(name, warmup=warmup)
+
+    assert (np.diff(factors[round(1000 * warmup) :]) < 0).all()
 
 
 @every_schedule
@@ -65,12 +85,54 @@ def test_without_warm_up_a_schedule_starts_at_its_peak(name):
     assert SCHEDULES[name](1.0, warmup=0.0) == pytest.approx(ENDS[name][1], abs=1e-12)
 
 
-def test_cosine_warms_up_linearly():
-    assert [cosine(progress, warmup=0.4) for progress in (0.1, 0.2, 0.3)] == pytest.approx([0.25, 0.5, 0.75])
+@pytest.mark.parametrize("schedule", [cosine, warmup_stable_decay, constant])
+def test_the_warm_up_is_linear(schedule):
+    assert [schedule(progress, warmup=0.4) for progress in (0.1, 0.2, 0.3)] == pytest.approx([0.25, 0.5, 0.75])
 
 
 def test_cosine_is_at_half_its_peak_halfway_down():
     assert cosine(0.6, warmup=0.2) == pytest.approx(0.5)
+
+
+def test_constant_stays_at_its_peak_and_by_default_has_no_warm_up():
+    assert {constant(progress) for progress in (0.0, 0.001, 0.5, 1.0)} == {1}
+    assert {constant(progress, warmup=0.3) for progress in (0.3, 0.5, 1.0)} == {1}
+
+
+@given(warmup=st.floats(0, 0.9), decay=st.floats(0.01, 1), share=st.floats(0, 1))
+def test_the_fall_after_a_plateau_is_one_minus_a_square_root(warmup, decay, share):
+    length = decay * (1 - warmup)
+
+    fallen = warmup_stable_decay(1 - length * (1 - share), warmup=warmup, decay=decay)
+
+    assert fallen == pytest.approx(1 - share**0.5, abs=1e-6)
+
+
+@given(warmup=st.floats(0, 0.9), decay=st.floats(0.01, 0.99), share=st.floats(0, 0.999))
+def test_between_warm_up_and_fall_the_rate_stays_at_its_peak(warmup, decay, share):
+    plateau = (1 - decay) * (1 - warmup)
+
+    assert warmup_stable_decay(warmup + share * plateau, warmup=warmup, decay=decay) == 1
+
+
+def test_until_the_fall_begins_the_rate_of_each_step_does_not_depend_on_the_length_of_the_training():
+    warmup_steps, lengths = 50, (1000, 3000)
+
+    short, long = (
+        [warmup_stable_decay((step + 0.5) / n, warmup=warmup_steps / n, decay=0.2) for step in range(n)]
+        for n in lengths
+    )
+
+    begin = round(0.8 * (lengths[0] - warmup_steps)) + warmup_steps
+    assert short[:begin] == pytest.approx(long[:begin])
+    assert short[begin] < 1
+    assert long[begin] == 1
+
+
+@pytest.mark.parametrize("decay", [0, 0.0, -0.1, 1.01, float("nan")])
+def test_a_fall_outside_its_range_is_refused(decay):
+    with pytest.raises(ValueError, match=rf"^decay must be in \(0, 1\]; got {decay}$"):
+        warmup_stable_decay(0.5, decay=decay)
 
 
 @every_warmup

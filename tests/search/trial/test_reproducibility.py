@@ -17,9 +17,23 @@ INTERRUPTED = {
     "sgd with momentum": DROPOUT | {"optimizer": "sgd", "optimizer.sgd.momentum": 0.9},
     "balanced draws": DROPOUT | {"sampling": "balanced"},
     "one cycle": DROPOUT | {"schedule": "one_cycle"},
+    "warm-up, plateau and fall": DROPOUT | {"schedule": "warmup_stable_decay"},
+    "moving draws": DROPOUT | {"sampling": "progressive"},
+    "averaged weights": DROPOUT | {"ema": 0.5},
+    "mixup": DROPOUT | {"mixing": "mixup"},
+    "cutmix": DROPOUT | {"mixing": "cutmix"},
+    "noise": DROPOUT | {"augment": "symmetries_noise"},
+    "focal loss": DROPOUT | {"loss": "focal"},
+    "logit adjustment": DROPOUT | {"loss": "logit_adjusted"},
+    "class balance": DROPOUT | {"loss": "class_balanced"},
+    "eight views for equal shares": DROPOUT | {"test_time": "symmetries", "decide_for": "uniform", "ema": 2.0},
     "subset": DROPOUT | {"subset": 0.5, "augment": "deck"},
     "bfloat16": DROPOUT | {"precision": "bf16"},
-    "wafer_resnet": {"model": "wafer_resnet", "model.wafer_resnet.dropout": 0.3},
+    "wafer_resnet": {
+        "model": "wafer_resnet",
+        "model.wafer_resnet.dropout": 0.3,
+        "model.wafer_resnet.drop_path": 0.3,
+    },
 }
 
 SCRIPT = """
@@ -28,21 +42,22 @@ import numpy as np
 import torch
 from dataclasses import replace
 from data_pipeline.batches import wrap_arrays
-from data_pipeline.encode import encode_maps
+from data_pipeline.encode import Picture, encode_maps
 from data_pipeline.synthetic import make_wafers
 from search.trial.params import from_flat
-from search.trial.training import TrialData, train_and_evaluate
+from search.trial.data import TrialData
+from search.trial.training import train_and_evaluate
 
 torch.set_num_threads(1)
 drawn = make_wafers(240)
-wafers = wrap_arrays(encode_maps(drawn, np.arange(240), image_size=16), drawn.labels)
+wafers = wrap_arrays(encode_maps(drawn, np.arange(240), picture=Picture(image_size=16)), drawn.labels)
 data = TrialData(train=wafers, val=wafers, n_classes=9, epoch_samples=64)
 flat = {"epochs": 2, "batch_size": 16, "sampling": "balanced", "augment": "deck", "model.wafer_cnn.width": 4}
 for seed in map(int, sys.argv[1:]):
     params = from_flat(flat | {"seed": seed}, where="script", image_size=16)
     generator = torch.Generator().manual_seed(params.seed)
     evaluations = train_and_evaluate(params, data, generator=generator)
-    print([replace(evaluation.report, train_seconds=0.0, val_seconds=0.0) for evaluation in evaluations])
+    print([replace(evaluation.report, train_seconds=0.0, val_seconds=0.0, peak_memory=0) for evaluation in evaluations])
 """
 
 
@@ -51,8 +66,8 @@ def start(params, data, *, seed, state=None):
 
 
 def numbers(reports):
-    """All that a report says but for the seconds; text, because NaN is not equal to itself."""
-    return [repr(replace(report, train_seconds=0.0, val_seconds=0.0)) for report in reports]
+    """All that a report says but for seconds and memory; text, because NaN is not equal to itself."""
+    return [repr(replace(report, train_seconds=0.0, val_seconds=0.0, peak_memory=0)) for report in reports]
 
 
 def through_a_file(state):

@@ -17,16 +17,38 @@ OPTIONS = {
     "augment": {
         "none": [],
         "symmetries": [],
-        "symmetries_shift": ["shift"],
-        "symmetries_affine": ["angle", "scale", "shift"],
+        "symmetries_noise": ["noise"],
+        "symmetries_shift": ["shift", "noise"],
+        "symmetries_affine": ["angle", "scale", "shift", "noise"],
         "deck": [],
     },
-    "loss": {"cross_entropy": ["label_smoothing"]},
+    "mixing": {"none": [], "mixup": ["alpha"], "cutmix": ["alpha"]},
+    "loss": {
+        "cross_entropy": ["label_smoothing"],
+        "focal": ["gamma"],
+        "logit_adjusted": ["tau"],
+        "class_balanced": ["beta"],
+    },
     "optimizer": {"adam": [], "adamw": [], "sgd": ["momentum"]},
-    "schedule": {"cosine": ["warmup"], "one_cycle": ["warmup"]},
+    "schedule": {
+        "cosine": ["warmup"],
+        "one_cycle": ["warmup"],
+        "warmup_stable_decay": ["warmup", "decay"],
+        "constant": ["warmup"],
+    },
     "model": {
-        "wafer_cnn": ["width", "depth", "dropout", "pooling", "stem"],
-        "wafer_resnet": ["width", "depth", "dropout", "pooling"],
+        "wafer_cnn": ["width", "depth", "dropout", "pooling", "stem", "norm", "squeeze", "mask_channel"],
+        "wafer_resnet": [
+            "width",
+            "depth",
+            "dropout",
+            "pooling",
+            "stem",
+            "norm",
+            "squeeze",
+            "mask_channel",
+            "drop_path",
+        ],
         "resnet18": ["dropout"],
         "efficientnet_b0": ["weights", "freeze", "input_size", "dropout"],
     },
@@ -36,23 +58,38 @@ BAD = [
     ("sampling", "power", "alpha", "half", 1.5, "a number", r"in \[0, 1\]"),
     ("sampling", "effective_number", "beta", None, 1.0, "a number", r"in \[0, 1\)"),
     ("sampling", "per_class", "per_class", 20.0, 0, "a whole number", r"in \[1, 1000000\]"),
+    ("augment", "symmetries_noise", "noise", "loud", 0.3, "a number", r"in \[0, 0\.2\]"),
     ("augment", "symmetries_shift", "shift", True, 0.6, "a number", r"in \[0, 0\.5\]"),
+    ("augment", "symmetries_shift", "noise", None, -0.1, "a number", r"in \[0, 0\.2\]"),
     ("augment", "symmetries_affine", "angle", "15", 181.0, "a number", r"in \[0, 180\]"),
     ("augment", "symmetries_affine", "scale", None, -0.1, "a number", r"in \[0, 0\.5\]"),
     ("augment", "symmetries_affine", "shift", [0.1], 0.6, "a number", r"in \[0, 0\.5\]"),
+    ("augment", "symmetries_affine", "noise", False, 0.3, "a number", r"in \[0, 0\.2\]"),
+    ("mixing", "mixup", "alpha", "even", 0.0, "a number", r"in \(0, 10\]"),
+    ("mixing", "cutmix", "alpha", True, 10.5, "a number", r"in \(0, 10\]"),
     ("loss", "cross_entropy", "label_smoothing", False, 0.6, "a number", r"in \[0, 0\.5\]"),
+    ("loss", "focal", "gamma", "hard", 5.5, "a number", r"in \[0, 5\]"),
+    ("loss", "logit_adjusted", "tau", None, -0.1, "a number", r"in \[0, 2\]"),
+    ("loss", "class_balanced", "beta", True, 1, "a number", r"in \[0, 1\)"),
     ("optimizer", "sgd", "momentum", "high", 1, "a number", r"in \[0, 1\)"),
     ("schedule", "cosine", "warmup", "long", 0.95, "a number", r"in \[0, 0\.9\]"),
     ("schedule", "one_cycle", "warmup", True, -0.1, "a number", r"in \[0, 0\.9\]"),
+    ("schedule", "warmup_stable_decay", "warmup", None, 0.91, "a number", r"in \[0, 0\.9\]"),
+    ("schedule", "warmup_stable_decay", "decay", "late", 0.0, "a number", r"in \(0, 1\]"),
+    ("schedule", "constant", "warmup", False, 1, "a number", r"in \[0, 0\.9\]"),
     ("model", "wafer_cnn", "width", 32.0, 257, "a whole number", r"a whole number in \[4, 256\]"),
     ("model", "wafer_cnn", "depth", True, 5, "a whole number", r"a whole number in \[1, 4\]"),
     ("model", "wafer_cnn", "dropout", "0.1", 0.95, "a number", r"a number in \[0, 0\.9\]"),
-    ("model", "wafer_cnn", "pooling", 1, "mean", "a word", "one of avg, max, avgmax"),
+    ("model", "wafer_cnn", "pooling", 1, "mean", "a word", "one of avg, max, avgmax, gem"),
     ("model", "wafer_cnn", "stem", False, "half", "a word", "one of full, strided"),
+    ("model", "wafer_cnn", "norm", None, "layer", "a word", "one of batch, group, none"),
     ("model", "wafer_resnet", "width", "wide", 3, "a whole number", r"a whole number in \[4, 256\]"),
     ("model", "wafer_resnet", "depth", 1.0, 0, "a whole number", r"a whole number in \[1, 4\]"),
     ("model", "wafer_resnet", "dropout", True, -0.1, "a number", r"a number in \[0, 0\.9\]"),
-    ("model", "wafer_resnet", "pooling", 0.5, "sum", "a word", "one of avg, max, avgmax"),
+    ("model", "wafer_resnet", "pooling", 0.5, "sum", "a word", "one of avg, max, avgmax, gem"),
+    ("model", "wafer_resnet", "stem", 2, "", "a word", "one of full, strided"),
+    ("model", "wafer_resnet", "norm", True, "Batch", "a word", "one of batch, group, none"),
+    ("model", "wafer_resnet", "drop_path", "some", 0.6, "a number", r"a number in \[0, 0\.5\]"),
     ("model", "resnet18", "dropout", "none", 1.0, "a number", r"a number in \[0, 0\.9\]"),
     ("model", "efficientnet_b0", "freeze", 0, "head", "a word", "one of none, backbone"),
     ("model", "efficientnet_b0", "input_size", 64.0, 16, "a whole number", r"a whole number in \[32, 512\]"),
@@ -60,6 +97,16 @@ BAD = [
 ]
 # No word is outside the range of these: any may be the path of a file.
 PATHS = {("model", "efficientnet_b0", "weights")}
+# Nor is either truth value outside the range of these; with a value of another type.
+FLAGS = {
+    ("model", "wafer_cnn", "squeeze"): 1,
+    ("model", "wafer_cnn", "mask_channel"): "yes",
+    ("model", "wafer_resnet", "squeeze"): None,
+    ("model", "wafer_resnet", "mask_channel"): 0.0,
+}
+WRONG_TYPE = [(*row[:3], row[3], row[5]) for row in BAD] + [
+    (*option, value, "true or false") for option, value in FLAGS.items()
+]
 
 everything = pytest.mark.parametrize(
     ("choice", "name"), [(choice, name) for choice, names in OPTIONS.items() for name in names]
@@ -93,10 +140,10 @@ def test_the_table_of_bad_values_covers_every_option():
         (choice, name, key) for choice, names in OPTIONS.items() for name, keys in names.items() for key in keys
     }
 
-    assert {row[:3] for row in BAD} == declared - PATHS
+    assert {row[:3] for row in BAD} | FLAGS.keys() == declared - PATHS
 
 
-@pytest.mark.parametrize(("choice", "name", "option", "value", "kind"), [(*row[:3], row[3], row[5]) for row in BAD])
+@pytest.mark.parametrize(("choice", "name", "option", "value", "kind"), WRONG_TYPE)
 def test_an_option_of_another_type_is_refused(choice, name, option, value, kind):
     with pytest.raises(ValueError, match=f"^{option} must be {kind}; got ") as caught:
         check_options(choice, name, {option: value}, image_size=24)
