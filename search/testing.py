@@ -69,6 +69,7 @@ def fake_report(epoch: int, *, quality: float, n_classes: int) -> EpochReport:
         val=val,
         train_seconds=1.0,
         val_seconds=0.5,
+        peak_memory=2**28,
     )
 
 

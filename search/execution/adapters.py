@@ -37,6 +37,8 @@ class StudySearcher(Searcher):
             "number": assignment.number,
             "params": json.dumps(assignment.config, sort_keys=True),
             "epochs_done": assignment.epochs_done,
+            "batch_size": assignment.params.batch_size,
+            "expected_memory": assignment.expected_memory,
             "checkpoint": str(self._study.folder.checkpoint(assignment.number)),
             **self._resources,
         }

@@ -8,18 +8,21 @@ from rich.console import Console
 
 from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.cluster import Cluster, start_ray, stop_ray
+from search.execution.device import find_share
 from search.execution.tuner import run_trials
 from search.study.best import write_best
 from search.study.config_file import find_space, is_study_name, load_study_config
-from search.study.data import check_objective, describe, open_data, trial_data
+from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
 from search.study.marks import marks_of
+from search.study.planning import Planner, find_largest
 from search.study.provenance import check_same_study, describe_data, record_attempt
 from search.study.records import StudyFolder, remove_if_unstarted
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
 from search.study.study import Study
+from search.trial.data import TrialData
 from search.views.page import write_report
 from search.views.terminal import SearchView, say
-from search.views.words import configuration, duration, score_table
+from search.views.words import configuration, duration, memory_of, memory_plan, score_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,8 @@ def search(request: Request, console: Console) -> int:
     name = request.study or "-".join([config.name, *(mark.lower() for mark in marks_of(data))])
     folder = StudyFolder((request.results / name).resolve())
     check_same_study(folder, config, data)
-    say(console, describe(dataset))
+    for text in (describe(dataset), *absent_classes(dataset)):
+        say(console, text)
     with Study(folder, config, classes=classes) as study:
         _say_how_far(study, console)
         if study.is_over:
@@ -79,6 +83,7 @@ def search(request: Request, console: Console) -> int:
         try:
             record_attempt(folder, config, data, space_text=space_file.read_text("utf-8"), device=cluster.device)
             _say_where(cluster, console)
+            _plan_memory(study, arrays, cluster, console)
             with SearchView(study, console, marks=marks_of(data)) as view:
                 is_over = run_trials(study, arrays, cluster, on_event=view.on_event)
         finally:
@@ -114,6 +119,19 @@ def _say_where(cluster: Cluster, console: Console) -> None:
         )
 
 
+def _plan_memory(study: Study, data: TrialData, cluster: Cluster, console: Console) -> None:
+    share = find_share(gpus=cluster.gpus, slots=cluster.slots)
+    n_wafers = len(data.train) + (len(data.val) if data.val else 0)
+    planner = Planner(data=study.config.data, n_wafers=n_wafers, n_classes=data.n_classes, auto=share.auto)
+    try:
+        largest = find_largest(study.config, planner)
+    except Exception as error:  # noqa: BLE001 - a plan is good to have; no search may fail for the want of one
+        say(console, f"memory: cannot be planned ({type(error).__name__}: {error})")
+        return
+    study.plan = planner.total
+    say(console, memory_plan(largest, share=share.memory))
+
+
 def _finish(study: Study, data: dict[str, object], console: Console, *, is_over: bool) -> int:
     best = write_best(study, data)
     write_report(study.folder)
@@ -128,7 +146,7 @@ def _finish(study: Study, data: dict[str, object], console: Console, *, is_over:
         say(console, "no trial ran to its end, so there is no best.yaml; give it more time: --time")
     else:
         words = configuration(best.config, study.config.space)
-        say(console, f"best: trial {best.number}: {words}")
+        say(console, f"best: trial {best.number}: {words}; {memory_of(best)}")
         title = f"trial {best.number} on validation ({', '.join([*marks_of(data), '%', 'one seed'])})"
         console.print(score_table(best.scores, study.classes, title=title))
         say(console, f"best configuration  {study.folder.best}")

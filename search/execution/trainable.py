@@ -19,8 +19,10 @@ from data_pipeline.batches import wrap_arrays
 from search.errors import TrialFailed
 from search.study.checkpoints import load_checkpoint, save_checkpoint
 from search.study.rows import report_from_row, report_to_row
+from search.trial.data import TrialData
+from search.trial.memory import explain_out_of_memory, is_out_of_memory, peak_memory, restart_peak
 from search.trial.params import from_flat
-from search.trial.training import EpochReport, Evaluation, TrialData, train_and_evaluate
+from search.trial.training import EpochReport, Evaluation, train_and_evaluate
 
 OK, REJECTED, FAILED = "ok", "rejected", "failed"
 
@@ -28,7 +30,8 @@ OK, REJECTED, FAILED = "ok", "rejected", "failed"
 class WaferTrial(tune.Trainable):
     """Trains what its config says, one nominal epoch per step.
 
-    The config holds `number`, `params` (flat, as JSON), `epochs_done`, `checkpoint` (a path), `cpus` and `gpus`.
+    The config holds `number`, `params` (flat, as JSON), `epochs_done`, `checkpoint` (a path), `batch_size` and
+    `expected_memory` (bytes; 0 if unknown) for messages, `cpus` and `gpus`.
     """
 
     @classmethod
@@ -53,6 +56,7 @@ class WaferTrial(tune.Trainable):
             val=wrap_arrays(arrays["val_maps"], arrays["val_labels"]),
             n_classes=len(self._classes),
             epoch_samples=arrays["epoch_samples"],
+            features=arrays["features"],
         ).to(self._device)
         self._broken: str | None = None
         self.reset_config(config)
@@ -69,17 +73,17 @@ class WaferTrial(tune.Trainable):
             raise RuntimeError(self._broken)  # Tune then removes this actor and starts a fresh process
         try:
             report = self._next_report()
+            return {"outcome": OK, "row": json.dumps(report_to_row(report, self._classes))}
         except TrialFailed as failure:
-            return self._end(REJECTED, str(failure))
-        except torch.OutOfMemoryError as error:
-            peak = torch.cuda.max_memory_allocated() / 2**30
-            self._training = None
-            torch.cuda.empty_cache()
-            return self._end(REJECTED, f"out of memory (peak {peak:.2f} GiB): {str(error).splitlines()[0]}")
+            reason = str(failure)
         except Exception as error:  # noqa: BLE001 - reported to the study, with its traceback
-            self._broken = f"{type(error).__name__}: {error}"
-            return {"outcome": FAILED, "reason": self._broken, "traceback": traceback.format_exc()}
-        return {"outcome": OK, "row": json.dumps(report_to_row(report, self._classes))}
+            if not is_out_of_memory(error):
+                self._broken = f"{type(error).__name__}: {error}"
+                return {"outcome": FAILED, "reason": self._broken, "traceback": traceback.format_exc()}
+            reason = self._explain(error)
+        # Not before the handlers are left: an error's traceback holds every tensor of the step that failed.
+        self._clear()
+        return {"outcome": REJECTED, "reason": reason}
 
     def cleanup(self) -> None:
         """Let the training go."""
@@ -88,6 +92,7 @@ class WaferTrial(tune.Trainable):
     def _next_report(self) -> EpochReport:
         path, key = Path(self._config["checkpoint"]), self._config["params"]
         if self._training is None:
+            restart_peak(self._device)
             saved = load_checkpoint(path, key=key)
             params = from_flat(json.loads(key), where="trial", image_size=self._image_size)
             self._training = train_and_evaluate(
@@ -102,9 +107,20 @@ class WaferTrial(tune.Trainable):
         save_checkpoint(path, evaluation, classes=self._classes, key=key)
         return evaluation.report
 
-    def _end(self, outcome: str, reason: str) -> dict[str, Any]:
+    def _explain(self, error: Exception) -> str:
+        return explain_out_of_memory(
+            error,
+            batch_size=self._config["batch_size"],
+            expected=self._config["expected_memory"],
+            peak=peak_memory(self._device),
+        )
+
+    def _clear(self) -> None:
+        """Let the training go, and all memory that it held with it."""
+        if self._training is not None:
+            self._training.close()
         self._training = None
-        return {"outcome": outcome, "reason": reason}
+        restart_peak(self._device)
 
 
 def read_report(result: Mapping[str, Any]) -> EpochReport:
@@ -116,6 +132,7 @@ def share_arrays(data: TrialData, *, classes: tuple[str, ...], image_size: int) 
     """Collect what every slot needs, as plain arrays that Ray can share without copying."""
     assert data.val is not None
     arrays: dict[str, Any] = {"classes": classes, "image_size": image_size, "epoch_samples": data.epoch_samples}
+    arrays["features"] = data.features
     for name, part in (("train", data.train), ("val", data.val)):
         arrays[f"{name}_maps"] = np.ascontiguousarray(part.maps.numpy())
         arrays[f"{name}_labels"] = np.ascontiguousarray(part.labels.numpy())

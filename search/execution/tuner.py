@@ -14,7 +14,7 @@ from search.execution.adapters import StudyScheduler, StudySearcher
 from search.execution.cluster import Cluster
 from search.execution.trainable import WaferTrial, share_arrays
 from search.study.study import Study
-from search.trial.training import TrialData
+from search.trial.data import TrialData
 
 
 def run_trials(study: Study, data: TrialData, cluster: Cluster, *, on_event: Callable[[int], None]) -> bool:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from data_pipeline.dataset import Dataset, open_dataset
+from data_pipeline.encode import Picture
 from search.errors import ConfigError
 from search.study.config import DataConfig, StudyConfig
 from search.study.marks import name_wafers
 from search.study.provenance import describe_data
-from search.trial.training import TrialData
+from search.trial.data import TrialData
 from search.trial.vocabulary import nearest
 
 
@@ -20,8 +21,7 @@ def open_data(config: DataConfig, *, results: Path) -> Dataset:
     return open_dataset(
         config.wafers,
         synthetic_wafers=config.synthetic_wafers,
-        image_size=config.image_size,
-        aspect=config.aspect,
+        picture=Picture(image_size=config.image_size, aspect=config.aspect, encoding=config.encoding),
         by=config.split.by,
         pool=config.split.pool,
         val=config.split.val,
@@ -38,6 +38,7 @@ def trial_data(dataset: Dataset, config: DataConfig) -> TrialData:
         val=dataset.encode("val"),
         n_classes=len(dataset.wafers.classes),
         epoch_samples=config.epoch_samples,
+        features=(dataset.cache / "features").resolve(),  # slots run in folders of their own
     )
 
 
@@ -56,6 +57,19 @@ def check_objective(config: StudyConfig, dataset: Dataset) -> None:
         raise ConfigError(
             f"objective.weights: no validation wafer is {' or '.join(weights)}; change data.split.seed, or the weights"
         )
+
+
+def absent_classes(dataset: Dataset) -> list[str]:
+    """Say of which classes the training or the validation part has no wafer: one warning for each part."""
+    meanings = {"train": "cannot be learned", "val": "does not count in any score"}
+    warnings = []
+    for part, meaning in meanings.items():
+        occurring = set(dataset.wafers.labels[dataset.splits.part(part)].tolist())
+        absent = [name for k, name in enumerate(dataset.wafers.classes) if k not in occurring]
+        if absent:
+            remedy = f"change data.split.seed ({dataset.splits.protocol} split) or label more wafers"
+            warnings.append(f"WARNING: no wafer of {', '.join(absent)} in the {part} part: {meaning}; {remedy}")
+    return warnings
 
 
 def check_same_data(dataset: Dataset, *, fingerprint: str, split_fingerprint: str) -> None:

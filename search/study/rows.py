@@ -25,6 +25,7 @@ class TrialRecord:
         epochs: Epochs that it would train in all.
         status: "running" (also while paused), "complete", "stopped", "infeasible" or "failed".
         reason: Why it was stopped or did not work.
+        expected_memory: What it was planned to hold on its device, in bytes; 0 if nobody planned.
         reports: One per nominal epoch so far.
         values: Objective of each report.
     """
@@ -34,6 +35,7 @@ class TrialRecord:
     epochs: int
     status: str = RUNNING
     reason: str = ""
+    expected_memory: int = 0
     reports: list[EpochReport] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
@@ -59,6 +61,7 @@ def to_row(record: TrialRecord, *, classes: tuple[str, ...], elapsed: float) -> 
     """
     row: dict[str, Any] = {"trial": record.number, "epoch": len(record.reports), "status": record.status}
     row |= {"reason": record.reason, "elapsed": round(elapsed, 3), "epochs": record.epochs}
+    row |= {"expected_memory": record.expected_memory}
     if record.status in (INFEASIBLE, FAILED) or not record.reports:
         return row | {"config": dict(record.config)}
     report = record.reports[-1]
@@ -78,6 +81,7 @@ def report_to_row(report: EpochReport, classes: tuple[str, ...]) -> dict[str, An
         "n_parameters": report.n_parameters,
         "train_seconds": round(report.train_seconds, 4),
         "val_seconds": round(report.val_seconds, 4),
+        "peak_memory": report.peak_memory,
     }
     return row | ({} if report.val is None else judgement_to_row(report.val, classes, split="val"))
 
@@ -102,7 +106,8 @@ def report_from_row(row: Mapping[str, Any]) -> EpochReport:
         val = Judgement(loss=row["val_loss"], confusion=confusion, scores=score_confusion(np.array(confusion)))
     names = ("epoch", "samples", "lr", "precision", "n_parameters", "train_loss", "train_accuracy")
     seconds = ("train_seconds", "val_seconds")
-    return EpochReport(**{name: row[name] for name in (*names, *seconds)}, val=val)
+    peak_memory = row.get("peak_memory", 0)  # rows from before it was measured lack it
+    return EpochReport(**{name: row[name] for name in (*names, *seconds)}, peak_memory=peak_memory, val=val)
 
 
 def collect_rows(rows: list[dict[str, Any]]) -> dict[int, TrialRecord]:
@@ -111,6 +116,7 @@ def collect_rows(rows: list[dict[str, Any]]) -> dict[int, TrialRecord]:
     for row in rows:
         number = row["trial"]
         record = records.setdefault(number, TrialRecord(number=number, config=row["config"], epochs=row["epochs"]))
+        record.expected_memory = row.get("expected_memory", 0)
         record.status, record.reason = row["status"], row["reason"]
         if "objective" in row:
             record.reports.append(report_from_row(row))

@@ -12,7 +12,7 @@ from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, Tr
 from search.study.strict_yaml import read_yaml
 from search.trial.metrics import Scores
 from search.views.figures import draw_all_curves, draw_confusion, draw_curves, draw_history
-from search.views.words import number
+from search.views.words import memory_of, number
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -89,7 +89,9 @@ def _winner(best: TrialRecord, classes: Sequence[str]) -> str:
         "nothing was picked by, says what it is worth.</p>"
     )
     return f"""<h2>Winner: trial {best.number}</h2>
-<div class="pair"><div>{_score_table(val.scores, classes)}</div><div class="scroll">{config}</div></div>{note}{figure}
+<div class="pair"><div>{_score_table(val.scores, classes)}</div><div class="scroll">{config}</div></div>
+<p>Its {escape(memory_of(best))}: expected of the tensors, measured of them on a GPU and of the process on a CPU.</p>
+{note}{figure}
 {_image(draw_curves(best.reports, title=f"trial {best.number}"), "learning curves")}"""
 
 
@@ -154,13 +156,14 @@ def _trials(records: Sequence[TrialRecord], metric: str) -> str:
             f"{record.value:.4f}" if record.values else "",
             f"{record.scores.macro_f1:.4f}" if record.scores else "",
             f"{record.scores.worst_class_f1:.4f}" if record.scores else "",
+            escape(memory_of(record).removeprefix("memory ")),
             escape(", ".join(f"{key} {number(value)}" for key, value in record.config.items())),
             escape(record.reason),
         )
         for record in ranked
     ]
-    header = ("trial", "status", "epochs", metric, "macro-F1", "worst class", "configuration", "reason")
-    return f"<h2>All trials</h2>{_table(header, rows, words=(6, 7))}"
+    header = ("trial", "status", "epochs", metric, "macro-F1", "worst class", "memory", "configuration", "reason")
+    return f"<h2>All trials</h2>{_table(header, rows, words=(6, 7, 8))}"
 
 
 def _origin(folder: StudyFolder, provenance: dict[str, Any]) -> str:

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
+from search.study.planning import Largest
+from search.study.rows import TrialRecord
 from search.study.space import Space
+from search.trial.memory import byte_size
 from search.trial.metrics import Scores
 from search.trial.vocabulary import Scalar
 
@@ -43,6 +46,37 @@ def configuration(config: Mapping[str, Scalar], space: Space) -> str:
             leaf = key.split(".")[-1]
             parts.append(str(value) if isinstance(value, str) else f"{leaf} {number(value)}")
     return ", ".join(parts) or "the only configuration"
+
+
+def memory_of(record: TrialRecord) -> str:
+    """Write what a trial was expected to hold and what was measured, as far as that is known."""
+    measured = max((report.peak_memory for report in record.reports), default=0)
+    known = {"expected": record.expected_memory, "measured": measured}
+    parts = [f"{byte_size(size)} {word}" for word, size in known.items() if size]
+    return f"memory {', '.join(parts) or 'unknown'}"
+
+
+def memory_plan(largest: Largest, *, share: int) -> str:
+    """Write the largest trial that was found, and a warning where it exceeds its share of the device.
+
+    Args:
+        largest: From `find_largest`.
+        share: What one trial gets, in bytes; 0 if unknown.
+    """
+    estimate, params = largest.estimate, largest.params
+    parts = {"activations": estimate.activations + estimate.workspace, "wafers": estimate.wafers}
+    parts["weights and optimizer"] = estimate.weights + estimate.gradients + estimate.optimizer
+    listed = ", ".join(f"{name} {byte_size(size)}" for name, size in parts.items())
+    n = largest.n_samples
+    looked = "the only configuration looked at" if n == 1 else f"largest of {n} sampled configurations"
+    which = f"{params.model.name} at batch_size {params.batch_size}"
+    text = f"memory: up to about {byte_size(estimate.total)} per trial ({looked}: {which}; {listed})"
+    if share and estimate.total > share:
+        text += (
+            f"\nWARNING: that is more than a trial's share of {byte_size(share)}: such trials may run out of memory; "
+            "lower batch_size or data.image_size, or give each trial more by resources.cpus or resources.gpus"
+        )
+    return text
 
 
 def score_table(scores: Scores, classes: Iterable[str], *, title: str) -> Table:

@@ -10,7 +10,7 @@ import torch
 from data_pipeline.errors import DataError
 from search.errors import ConfigError
 from search.study.config import DataConfig
-from search.study.data import check_objective, check_same_data, describe, open_data, trial_data
+from search.study.data import absent_classes, check_objective, check_same_data, describe, open_data, trial_data
 from search.study.provenance import describe_data
 
 CONFIG = DataConfig(wafers="synthetic", synthetic_wafers=800, image_size=16, epoch_samples=100)
@@ -43,6 +43,13 @@ def test_the_section_decides_whether_maps_keep_their_aspect(dataset, tmp_path):
 
     assert kept.maps.shape == dataset.encode("val").maps.shape
     assert not torch.equal(kept.maps, dataset.encode("val").maps)
+
+
+def test_the_section_decides_whether_pixels_hold_states_or_coverage(dataset, tmp_path):
+    covered = open_data(CONFIG.model_copy(update={"encoding": "coverage"}), results=tmp_path).encode("val")
+
+    assert covered.maps.shape == (len(dataset.splits.val), 16, 16, 2)
+    assert covered.maps.sum(-1).max() == 255
 
 
 def test_encoded_maps_are_kept_beside_the_studies(dataset):
@@ -136,3 +143,22 @@ def test_weights_on_classes_that_validation_lacks_are_refused(dataset, weigh):
         ConfigError, match=r"objective\.weights: no validation wafer is Scratch; change data\.split\.seed"
     ):
         check_objective(weigh("Scratch"), poor)
+
+
+def test_classes_that_stand_in_every_part_are_not_warned_of(dataset):
+    assert absent_classes(dataset) == []
+
+
+def test_a_class_without_wafers_in_training_or_validation_is_said_by_name(dataset):
+    classes, labels = dataset.wafers.classes, dataset.wafers.labels
+    splits = replace(
+        dataset.splits,
+        train=dataset.splits.train[labels[dataset.splits.train] != classes.index("Scratch")],
+        val=dataset.splits.val[labels[dataset.splits.val] >= 2],
+    )
+
+    in_train, in_val = absent_classes(replace(dataset, splits=splits))
+
+    assert in_train.startswith("WARNING: no wafer of Scratch in the train part: cannot be learned; change ")
+    assert in_val.startswith(f"WARNING: no wafer of {', '.join(classes[:2])} in the val part: does not count in any")
+    assert "data.split.seed (lot split)" in in_val

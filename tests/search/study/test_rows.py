@@ -67,6 +67,25 @@ def test_a_report_without_validation_is_read_back_too(classes):
     assert report_from_row(through_json(row)) == report
 
 
+def test_rows_from_before_memory_was_measured_are_read_too(classes):
+    record = make_record(1)
+    row = through_json(to_row(record, classes=classes, elapsed=1))
+    del row["peak_memory"], row["expected_memory"]
+
+    [found] = collect_rows([row]).values()
+
+    assert found.expected_memory == 0
+    assert found.reports == [replace(record.reports[0], peak_memory=0)]
+
+
+def test_expected_and_measured_memory_are_read_back(classes):
+    record = make_record(1, expected_memory=2**29)
+
+    [found] = collect_rows([through_json(to_row(record, classes=classes, elapsed=1))]).values()
+
+    assert (found.expected_memory, found.reports[0].peak_memory) == (2**29, record.reports[0].peak_memory)
+
+
 @given(confusion=counts.filter(lambda rows: sum(map(sum, rows)) > 0))
 def test_every_judgement_is_json_and_its_scores_come_back(confusion):
     judgement = judge(confusion)

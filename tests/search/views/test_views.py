@@ -11,7 +11,7 @@ from search.testing import fake_report
 from search.trial.metrics import score_confusion
 from search.views.figures import draw_all_curves, draw_confusion, draw_curves, draw_history
 from search.views.terminal import say
-from search.views.words import configuration, duration, number, score_table
+from search.views.words import configuration, duration, memory_of, number, score_table
 
 CLASSES = ("Center", "Edge-Ring", "none")
 
@@ -50,6 +50,23 @@ def test_a_score_table_shows_every_class_and_names_wide_characters():
     lines = console.file.getvalue().splitlines()
     assert any("가장자리" in line and "81.82" in line and "90.00" in line for line in lines)
     assert any("accuracy" in line and "97.00" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("expected", "n_reports", "words"),
+    [
+        (2**29, 3, "memory 0.50 GiB expected, 0.25 GiB measured"),
+        (0, 3, "memory 0.25 GiB measured"),
+        (2**29, 0, "memory 0.50 GiB expected"),
+        (0, 0, "memory unknown"),
+    ],
+)
+def test_memory_in_words_says_what_is_known(expected, n_reports, words):
+    trial = record(0, 0.9)
+    trial.expected_memory = expected
+    del trial.reports[n_reports:]
+
+    assert memory_of(trial) == words
 
 
 def test_a_message_is_not_broken_where_there_is_no_terminal():

@@ -1,0 +1,136 @@
+"""How much memory the trials of a study will hold, said before they start."""
+
+import itertools
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from search.study.config import DataConfig, StudyConfig
+from search.trial.memory import MemoryEstimate, estimate_memory
+from search.trial.params import TrialParams, find_contradiction, from_flat
+from search.trial.vocabulary import Scalar
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planner:
+    """Plans the trials of one study.
+
+    Attributes:
+        data: What is trained on.
+        n_wafers: On the device: training and validation.
+        n_classes: K.
+        auto: What the device computes in where the precision is "auto".
+    """
+
+    data: DataConfig
+    n_wafers: int
+    n_classes: int
+    auto: torch.dtype
+
+    def estimate(self, params: TrialParams) -> MemoryEstimate:
+        """Say what a trial will hold; see `estimate_memory`."""
+        return estimate_memory(
+            params,
+            image_size=self.data.image_size,
+            n_wafers=self.n_wafers,
+            n_classes=self.n_classes,
+            dtype=_DTYPES.get(params.precision, self.auto),
+            encoding=self.data.encoding,
+        )
+
+    def total(self, params: TrialParams) -> int:
+        """Say how many bytes a trial will hold; 0 if that fails, which is no reason not to run it."""
+        try:
+            return self.estimate(params).total
+        except Exception:  # noqa: BLE001 - the real network may do what fake tensors cannot
+            return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Largest:
+    """The largest of the configurations looked at.
+
+    Attributes:
+        estimate: What it will hold.
+        params: It.
+        n_samples: How many were looked at.
+    """
+
+    estimate: MemoryEstimate
+    params: TrialParams
+    n_samples: int
+
+
+def find_largest(
+    config: StudyConfig,
+    planner: Planner,
+    *,
+    n_samples: int = 64,
+    budget_s: float = 4.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Largest:
+    """Look for a large configuration of a space: the `first` points, then random ones.
+
+    Args:
+        config: Of the study.
+        planner: For its data.
+        n_samples: Configurations to look at, at least 1.
+        budget_s: Seconds after which no further one is looked at; the first one always is.
+        clock: Tells seconds.
+    """
+    start, dice = clock(), random.Random(0)
+    largest: Largest | None = None
+    for n, flat in enumerate(itertools.islice(_draw_configs(config, dice), n_samples), start=1):
+        params = from_flat(flat, where="a sample", image_size=config.data.image_size)
+        estimate = planner.estimate(params)
+        if largest is not None and estimate.total <= largest.estimate.total:
+            estimate, params = largest.estimate, largest.params
+        largest = Largest(estimate=estimate, params=params, n_samples=n)
+        if clock() - start > budget_s:
+            break
+    assert largest is not None  # a space of contradictions alone is refused when it is loaded
+    return largest
+
+
+def _draw_configs(config: StudyConfig, dice: random.Random) -> Iterator[dict[str, Scalar]]:
+    """Draw flat configurations that a study would run, without end."""
+    for point in itertools.chain(config.first, itertools.repeat({})):
+        flat = config.space.sample(_Draw(dice, point))
+        if find_contradiction(flat) is None:
+            yield flat
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Stands in for an Optuna trial: fixed values where there are any, else random ones."""
+
+    dice: random.Random
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self.fixed[name] if name in self.fixed else self.dice.choice(choices)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        if name in self.fixed:
+            return int(self.fixed[name])
+        if log:
+            return round(math.exp(self.dice.uniform(math.log(low), math.log(high))))
+        return self.dice.randrange(low, high + 1, step)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        if name in self.fixed:
+            return float(self.fixed[name])
+        if log:
+            return min(high, max(low, math.exp(self.dice.uniform(math.log(low), math.log(high)))))
+        if step:
+            return low + step * self.dice.randrange(int((high - low) / step + 1e-8) + 1)
+        return self.dice.uniform(low, high)

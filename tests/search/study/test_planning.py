@@ -1,0 +1,99 @@
+"""The largest configuration of a space is found and planned before any trial."""
+
+import pytest
+import torch
+
+from search.study.planning import Planner, find_largest
+from search.trial.params import TrialParams
+from search.views.words import memory_plan
+
+SPACE = """
+data: {wafers: synthetic, image_size: 16, epoch_samples: 2048}
+space:
+  batch_size: [64, 256, 2048]
+  lr: {low: 1e-4, high: 1e-1, log: true}
+  weight_decay: {low: 0.0, high: 0.1, step: 0.05}
+  model: {choose: {wafer_cnn: {width: {low: 4, high: 32, log: true}, dropout: {low: 0.0, high: 0.5}}, wafer_resnet: {}}}
+search: {trials: 2, stop: null}
+"""
+
+
+@pytest.fixture
+def config(load):
+    return load(SPACE)
+
+
+@pytest.fixture
+def planner(config):
+    return Planner(data=config.data, n_wafers=1000, n_classes=9, auto=torch.float32)
+
+
+class TickingClock:
+    """Each look at it takes one second."""
+
+    now = 0.0
+
+    def __call__(self):
+        self.now += 1
+        return self.now
+
+
+def test_the_largest_of_many_samples_comes_near_the_largest_there_is(config, planner):
+    largest = find_largest(config, planner, budget_s=60)
+
+    assert largest.n_samples == 64
+    assert largest.params.batch_size == 2048
+    assert largest.params.model.name == "wafer_cnn"
+    assert largest.params.model.options["width"] > 24
+    assert largest.estimate == planner.estimate(largest.params)
+
+
+def test_the_search_for_it_ends_when_its_time_is_up(config, planner):
+    assert find_largest(config, planner, budget_s=2.5, clock=TickingClock()).n_samples == 3
+
+
+def test_points_that_will_be_tried_first_are_looked_at_first(load, planner):
+    point = "{batch_size: 64, model: wafer_cnn, model.wafer_cnn.width: 31, lr: 0.01}"
+    config = load(f"{SPACE}\nfirst: [{point}]")
+
+    largest = find_largest(config, planner, n_samples=1)
+
+    assert (largest.params.batch_size, largest.params.model.options["width"], largest.params.lr) == (64, 31, 0.01)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_auto_precision_takes_as_much_as_what_the_device_computes_in(config, precision):
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    planner = Planner(data=config.data, n_wafers=1000, n_classes=9, auto=dtype)
+
+    assert planner.total(TrialParams()) == planner.total(TrialParams(precision=precision))
+
+
+def test_configurations_that_break_a_rule_are_not_looked_at(load, planner):
+    sampling, loss = "{choose: {imbalanced: {}, balanced: {}}}", "{choose: {cross_entropy: {}, logit_adjusted: {}}}"
+    config = load(SPACE.replace("search:", f"  sampling: {sampling}\n  loss: {loss}\nsearch:"))
+
+    assert find_largest(config, planner, n_samples=20, budget_s=60).n_samples == 20
+
+
+def test_the_encoding_of_the_data_is_planned_with(config, planner):
+    data = config.data.model_copy(update={"encoding": "coverage"})
+    covered = Planner(data=data, n_wafers=1000, n_classes=9, auto=torch.float32)
+
+    assert covered.estimate(TrialParams()).wafers > 1.9 * planner.estimate(TrialParams()).wafers
+
+
+@pytest.mark.parametrize("share", [0, 2**40])
+def test_the_plan_says_what_is_largest_and_of_what_it_consists(config, planner, share):
+    said = memory_plan(find_largest(config, planner, budget_s=60), share=share)
+
+    assert said.startswith("memory: up to about ")
+    assert " per trial (largest of 64 sampled configurations: wafer_cnn at batch_size 2048; activations " in said
+    assert "\n" not in said
+
+
+def test_a_trial_that_exceeds_its_share_is_warned_of(config, planner):
+    said = memory_plan(find_largest(config, planner, n_samples=1), share=2**20)
+
+    assert "WARNING: that is more than a trial's share of 1.0 MiB" in said
+    assert "lower batch_size or data.image_size" in said
