@@ -1,0 +1,222 @@
+"""What each lever of the training is worth: the same training with one thing changed, several seeds, held-out wafers.
+
+    python benchmarks/accuracy.py --data FILE --protocol lot --epochs 6 --seeds 0 1 [--arms base ema ...] [--workers 2]
+    python benchmarks/accuracy.py --data FILE --protocol folds --epochs 18 --seeds 0 1 2 --arms best
+
+`lot`, `product` and `time` train on the training part of that division and judge on its validation part; `folds` pools
+five folds that share no lot and no identical map, each wafer judged by the model that has not seen it. The last epoch
+is judged, none is chosen. Every finished training is kept in `--out`, so that the command goes on where it stopped.
+"""
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+
+from benchmarks.arms import ARMS, BASE
+from data_pipeline.batches import EncodedWafers, plain_batches, wrap_arrays
+from data_pipeline.encode import Picture, load_encoded
+from data_pipeline.protocols import PROTOCOLS, k_folds
+from data_pipeline.sampling import SAMPLINGS
+from data_pipeline.splits import Splits
+from data_pipeline.wafer_files import load_wafers
+from search.trial.data import TrialData
+from search.trial.evaluation import autocast, choose_dtype
+from search.trial.losses import LOSSES
+from search.trial.metrics import score_confusion
+from search.trial.params import TrialParams, from_flat
+from search.trial.prediction import Predictor, TestTime, shift_prior
+from search.trial.training import train_and_evaluate
+
+N_FOLDS = 5
+VIEWS: Mapping[str, TestTime] = {"one": "single", "eight": "symmetries"}
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training."""
+
+    data: str
+    out: str
+    protocol: str
+    part: int
+    arm: str
+    seed: int
+    epochs: int
+    epoch_samples: int
+    views: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """Where its result is kept."""
+        name = f"{self.protocol}-{self.part}-{self.arm}-{self.epochs}x{self.epoch_samples}-s{self.seed}.npz"
+        return Path(self.out) / name
+
+
+def split_wafers(job: Job) -> tuple[Any, Splits]:
+    """Load the wafers and divide them as the job asks."""
+    wafers = load_wafers(Path(job.data))
+    if job.protocol == "folds":
+        return wafers, k_folds(wafers, k=N_FOLDS, seed=0)[job.part]
+    return wafers, PROTOCOLS[job.protocol](wafers, val=0.2, test=0.15, seed=0)
+
+
+def run_job(job: Job) -> Job:
+    """Train, keep the logits of the wafers of the validation part, from one view and, if asked for, from eight."""
+    torch.set_num_threads(1)
+    wafers, splits = split_wafers(job)
+    arm = dict(ARMS[job.arm])
+    picture = Picture(**{"image_size": 40, **arm.pop("data", {})})
+    parts = [
+        wrap_arrays(load_encoded(wafers, rows, picture=picture, cache=Path(job.out) / "cache"), wafers.labels[rows])
+        for rows in (splits.train, splits.val)
+    ]
+    given = {"epochs": job.epochs, "seed": job.seed}
+    flat = {key: value for key, value in {**BASE, **arm, **given}.items() if value is not None}
+    params = from_flat(flat, where=job.arm, image_size=picture.image_size)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    train, val = (part.to(device) for part in parts)
+    data = TrialData(train=train, val=None, n_classes=len(wafers.classes), epoch_samples=job.epoch_samples)
+    start = time.perf_counter()
+    training = train_and_evaluate(params, data, generator=torch.Generator().manual_seed(job.seed))
+    predictor = drain(training)
+    seconds = time.perf_counter() - start
+    dtype = choose_dtype(params.precision, device)
+    logits = {view: compute_logits(predictor.network, val, test_time=VIEWS[view], dtype=dtype) for view in job.views}
+    shifts = {wanted: decision_shift(params, train, data.n_classes, wanted) for wanted in ("natural", "uniform")}
+    partial = job.path.with_suffix(".partial.npz")
+    np.savez(partial, **logits, labels=val.labels.cpu(), rows=splits.val, seconds=seconds, **shifts)
+    partial.rename(job.path)
+    return job
+
+
+def drain(training: Any) -> Predictor:
+    """Train to the end; return the model."""
+    while True:
+        try:
+            next(training)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+@torch.inference_mode()
+def compute_logits(
+    network: torch.nn.Module, wafers: EncodedWafers, *, test_time: TestTime, dtype: torch.dtype
+) -> Logits:
+    """Return log-probabilities (N, K), uncorrected."""
+    rule = Predictor(network, shift=torch.zeros(1), test_time=test_time)
+    rule.to(wafers.labels.device).eval()
+    logits = []
+    for channels, labels in plain_batches(wafers):
+        with autocast(labels.device, dtype):
+            logits.append(rule(channels).log_softmax(1).cpu())
+    return torch.cat(logits).numpy()
+
+
+def decision_shift(params: TrialParams, train: EncodedWafers, n_classes: int, wanted: Any) -> NDArray[np.float32]:
+    """Compute what a decision for other class shares adds to the logits."""
+    counts = torch.bincount(train.labels, minlength=n_classes).cpu()
+    plan = SAMPLINGS[params.sampling.name](counts.numpy(), **params.sampling.options)
+    tilt: Tensor = LOSSES[params.loss.name](counts, **params.loss.options).prior_tilt
+    return shift_prior(wanted, natural=counts, drawn=torch.from_numpy(plan.end), tilt=tilt).numpy()
+
+
+def read_pooled(jobs: list[Job], *, views: str) -> tuple[Mapping[str, Logits], NDArray[np.int64], float]:
+    """Pool the parts: log-probabilities under each decision, labels, seconds of training."""
+    found = [np.load(job.path) for job in jobs]
+    logits = {
+        wanted: np.concatenate([file[views] + (file[wanted] if wanted != "drawn" else 0) for file in found])
+        for wanted in ("drawn", "natural", "uniform")
+    }
+    return logits, np.concatenate([file["labels"] for file in found]), sum(float(file["seconds"]) for file in found)
+
+
+def score(logits: Logits, labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Return balanced and natural macro-F1, in %."""
+    k = logits.shape[1]
+    confusion = np.bincount(labels * k + logits.argmax(1), minlength=k * k).reshape(k, k)
+    scores = score_confusion(confusion)
+    return 100 * scores.balanced_macro_f1, 100 * scores.macro_f1
+
+
+def rows_of(arm: str, by_seed: Mapping[int, list[Job]]) -> Iterator[str]:
+    """Write one arm's lines of the table: mean and range over seeds, then the seeds together."""
+    for views in VIEWS:
+        if not all(views in np.load(job.path) for jobs in by_seed.values() for job in jobs):
+            continue
+        pooled = {seed: read_pooled(jobs, views=views) for seed, jobs in by_seed.items()}
+        cells = []
+        for wanted, which in (("drawn", 0), ("drawn", 1), ("uniform", 0), ("natural", 1)):
+            values = [score(logits[wanted], labels)[which] for logits, labels, _ in pooled.values()]
+            cells.append(f"{np.mean(values):6.2f} ({min(values):.2f} to {max(values):.2f})")
+        seconds = np.mean([seconds for *_, seconds in pooled.values()])
+        yield f"| {arm} | {len(pooled)} | {views} | " + " | ".join(cells) + f" | {seconds:.0f} |"
+        if len(pooled) > 1:
+            labels = next(iter(pooled.values()))[1]
+            mean = {
+                wanted: np.logaddexp.reduce([logits[wanted] for logits, *_ in pooled.values()], axis=0)
+                for wanted in ("drawn", "natural", "uniform")
+            }
+            (db, dn), ub, nn = (
+                score(mean["drawn"], labels),
+                score(mean["uniform"], labels),
+                score(mean["natural"], labels),
+            )
+            yield f"| {arm}, {len(pooled)} together | | {views} | {db:.2f} | {dn:.2f} | {ub[0]:.2f} | {nn[1]:.2f} | |"
+
+
+def main() -> None:
+    """Train what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", default="results/accuracy")
+    parser.add_argument("--protocol", choices=["lot", "product", "time", "folds"], default="lot")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epoch-samples", type=int, default=12_000)
+    parser.add_argument("--workers", type=int, default=2, help="trainings side by side, one thread each")
+    parser.add_argument("--eight-views", action="store_true", help="also judge the mean over the eight symmetries")
+    given = parser.parse_args()
+    Path(given.out).mkdir(parents=True, exist_ok=True)
+    jobs = {
+        arm: {
+            seed: [
+                Job(
+                    data=str(Path(given.data).resolve()), out=given.out, protocol=given.protocol, part=part, arm=arm,
+                    seed=seed, epochs=given.epochs, epoch_samples=given.epoch_samples,
+                    views=tuple(VIEWS) if given.eight_views else ("one",),
+                )
+                for part in range(N_FOLDS if given.protocol == "folds" else 1)
+            ]
+            for seed in given.seeds
+        }
+        for arm in given.arms
+    }  # fmt: skip
+    missing = [job for seeds in jobs.values() for parts in seeds.values() for job in parts if not job.path.exists()]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(given.workers, mp_context=context) as pool:
+        waiting = as_completed([pool.submit(run_job, job) for job in missing])
+        for done in track(waiting, total=len(missing), description=f"{len(missing)} trainings"):
+            print(json.dumps(asdict(done.result())), flush=True)
+    print(f"{given.protocol}, {given.epochs} epochs of {given.epoch_samples:,}, torch {torch.__version__}")
+    print("| arm | seeds | views | balanced | natural | balanced, decided for uniform | natural, for natural | s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for arm, by_seed in jobs.items():
+        print("\n".join(rows_of(arm, by_seed)))
+
+
+if __name__ == "__main__":
+    main()
