@@ -77,14 +77,13 @@ def run_job(job: Job) -> Job:
     """Train, keep the logits of the wafers of the validation part, from one view and, if asked for, from eight."""
     torch.set_num_threads(1)
     wafers, splits = split_wafers(job)
-    arm = dict(ARMS[job.arm])
-    picture = Picture(**{"image_size": 40, **arm.pop("data", {})})
+    picture = Picture(**BASE["data"] | ARMS[job.arm].get("data", {}))
     parts = [
         wrap_arrays(load_encoded(wafers, rows, picture=picture, cache=Path(job.out) / "cache"), wafers.labels[rows])
         for rows in (splits.train, splits.val)
     ]
-    given = {"epochs": job.epochs, "seed": job.seed}
-    flat = {key: value for key, value in {**BASE, **arm, **given}.items() if value is not None}
+    asked = {**BASE, **ARMS[job.arm], "epochs": job.epochs, "seed": job.seed}
+    flat = {key: value for key, value in asked.items() if key != "data" and value is not None}
     params = from_flat(flat, where=job.arm, image_size=picture.image_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, val = (part.to(device) for part in parts)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 BASE: Mapping[str, Any] = {
+    "data": {"image_size": 40, "encoding": "coverage"},
     "lr": 4e-3,
     "batch_size": 128,
     "weight_decay": 1e-4,
@@ -27,8 +28,21 @@ def _drawn(sampling: str, **more: Any) -> dict[str, Any]:
     return {"sampling": sampling, "sampling.power.alpha": None, **more}
 
 
+# The small network that anyone would write first: on 40 pixels of die states, balanced draws, rotated at random.
+_BARE = {
+    "data": {"encoding": "states"},
+    "lr": 5e-3,
+    "sampling": "balanced",
+    "sampling.power.alpha": None,
+    "augment": "symmetries_affine",
+    "augment.symmetries_affine.angle": 180.0,
+    **_cnn(pooling="avg"),
+}
+
+
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "base": {},
+    "bare": _BARE,
     # the network
     "depth2": _cnn(depth=2),
     "width48": _cnn(width=48),
@@ -47,8 +61,12 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "resnet_full": _resnet(stem="full"),
     "resnet_full_drop_path": _resnet(stem="full", drop_path=0.1),
     # the picture
+    "32px": {"data": {"image_size": 32}},
+    "52px": {"data": {"image_size": 52}},
     "64px": {"data": {"image_size": 64}},
-    "coverage": {"data": {"encoding": "coverage"}},
+    "64px_width16": {"data": {"image_size": 64}} | _cnn(width=16),
+    "states": {"data": {"encoding": "states"}},
+    "64px_states": {"data": {"image_size": 64, "encoding": "states"}},
     "kept": {"data": {"aspect": "kept"}},
     # what is drawn, and the loss
     "imbalanced": _drawn("imbalanced"),
@@ -64,6 +82,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "no_augment": {"augment": "none"},
     "noise": {"augment": "symmetries_noise"},
     "shift": {"augment": "symmetries_shift"},
+    "noise0.05": {"augment": "symmetries_noise", "augment.symmetries_noise.noise": 0.05},
     "affine": {"augment": "symmetries_affine"},
     "deck_augment": {"augment": "deck"},
     "mixup": {"mixing": "mixup"},

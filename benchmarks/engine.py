@@ -111,7 +111,8 @@ def measure(given: argparse.Namespace, image_size: int, device: torch.device) ->
             model = build_model("wafer_cnn", n_classes=9, options={"width": given.width}, seed=0).to(device)
             speeds[name].append(train(model, batches(), dtype))
     print(
-        f"\nwafer_cnn width {given.width}, {image_size} px, batch {given.batch_size}, {sides[_OURS][1]}, {given.augment}"
+        f"\nwafer_cnn width {given.width}, {image_size} px, batch {given.batch_size}, {sides[_OURS][1]}, "
+        f"augment {given.augment}"
     )
     medians = {}
     for name, values in speeds.items():

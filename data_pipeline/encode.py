@@ -33,12 +33,13 @@ class Picture:
         image_size: S, pixels per side, at least 8.
         aspect: "stretched": the map fills the picture. "kept": it lies in the middle of a square of its longer side,
             with no die around it, so that dies stay square.
-        encoding: What a pixel holds. "states": one die code. "coverage": how much of it is passing and failing die.
+        encoding: What a pixel holds. "coverage": how much of it is passing and failing die. "states": one die code,
+            which costs half the memory and, at 40 pixels on real wafers, 1 to 2 points of macro-F1.
     """
 
     image_size: int
     aspect: Aspect = "stretched"
-    encoding: Encoding = "states"
+    encoding: Encoding = "coverage"
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from search.trial.metrics import Scores
 from search.trial.params import TrialParams, from_flat
 from search.trial.vocabulary import nearest
 
-_FORMAT = 1
+_FORMAT = 2
 _KEYS = ("format", "study", "trial", "data", "data_fingerprint", "split_fingerprint", "cpu_threads", "params")
 
 

@@ -42,7 +42,7 @@ class DataConfig(Section):
         "stretched", description="Of maps that are not square: stretched to the square, or kept within it."
     )
     encoding: Literal["states", "coverage"] = Field(
-        "states",
+        "coverage",
         description="What a pixel holds: the state of its die; or which shares of it passing and failing dies cover.",
     )
     epoch_samples: int = Field(18_000, ge=32, le=100_000_000, description="Wafers drawn in a nominal epoch.")

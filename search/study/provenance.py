@@ -14,7 +14,7 @@ import torch
 from data_pipeline.dataset import Dataset
 from data_pipeline.splits import PARTS
 from search.errors import ConfigError
-from search.study.config import DataConfig, StudyConfig
+from search.study.config import StudyConfig
 from search.study.records import StudyFolder, read_json, write_atomically, write_json
 from search.study.strict_yaml import dump_yaml, read_yaml
 
@@ -58,9 +58,7 @@ def check_same_study(folder: StudyFolder, config: StudyConfig, data: Mapping[str
     if not folder.provenance.exists():
         return
     earlier = read_json(folder.provenance)["data"]
-    defaults = {"data": DataConfig().model_dump()}  # files written before there was a choice lack it
-    before = _flatten(defaults) | _flatten(read_yaml(folder.resolved)[0])
-    now = _flatten(config.to_tree())
+    before, now = _flatten(read_yaml(folder.resolved)[0]), _flatten(config.to_tree())
     names = sorted(name for name in before.keys() | now.keys() if not name.startswith(_MAY_DIFFER))
     differing = [
         f"{name}: was {before.get(name, _ABSENT)!r}, is {now.get(name, _ABSENT)!r}"

@@ -30,8 +30,8 @@ are named by their path without `choose`, as in `model.wafer_cnn.lr`: in `first`
 or in part, that are tried first.
 `forbid`, `constraints` and `confirm` are not supported yet and refused.
 
-The losses {" and ".join(f"`{name}`" for name in PRIOR_CORRECTING)} correct the classes' shares, which every sampling but
-`imbalanced` has corrected already: a trial that would do both is rejected without being run, and counts as judged.
+The losses {" and ".join(f"`{name}`" for name in PRIOR_CORRECTING)} correct the classes' shares, which every sampling
+but `imbalanced` has corrected already: a trial that would do both is rejected without being run, and counts as judged.
 """
 
 

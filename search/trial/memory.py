@@ -72,7 +72,7 @@ def estimate_memory(
     n_wafers: int,
     n_classes: int,
     dtype: torch.dtype = torch.float32,
-    encoding: Encoding = "states",
+    encoding: Encoding = "coverage",
 ) -> MemoryEstimate:
     """Say what a trial will need, without computing or allocating it, and without reading weights.
 

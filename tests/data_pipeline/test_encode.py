@@ -15,7 +15,7 @@ FIRST_TEN = np.arange(10)
 
 
 def encode(*maps, size, **options):
-    picture = Picture(image_size=size, **options)
+    picture = Picture(**{"image_size": size, "encoding": "states", **options})
     return encode_maps(wafer_set(*maps), np.arange(len(maps)), picture=picture)
 
 
@@ -51,7 +51,7 @@ def test_every_pixel_is_what_the_rule_says_in_exact_arithmetic(data, height, wid
 
 @pytest.mark.parametrize(("size", "step"), [(40, 60), (64, 200)])
 def test_many_maps_of_many_shapes_are_encoded_like_single_ones(synthetic, size, step):
-    encoded = encode_maps(synthetic, np.arange(600), picture=Picture(image_size=size))
+    encoded = encode_maps(synthetic, np.arange(600), picture=Picture(image_size=size, encoding="states"))
 
     for i in range(0, 600, step):
         np.testing.assert_array_equal(encoded[i], encode_exactly(synthetic.map(i), size))
@@ -286,7 +286,7 @@ def load(synthetic, tmp_path):
     """Encode ten wafers by way of a cache in tmp_path."""
 
     def load(*, wafers=synthetic, indices=FIRST_TEN, image_size=16, **options):
-        picture = Picture(image_size=image_size, **options)
+        picture = Picture(**{"image_size": image_size, "encoding": "states", **options})
         return load_encoded(wafers, indices, picture=picture, cache=tmp_path / "cache")
 
     return load
@@ -301,14 +301,14 @@ def cached(load, tmp_path):
 
 
 def test_the_cache_holds_what_encoding_gives(synthetic, load, cached):
-    expected = encode_maps(synthetic, FIRST_TEN, picture=Picture(image_size=16))
+    expected = encode_maps(synthetic, FIRST_TEN, picture=Picture(image_size=16, encoding="states"))
 
     np.testing.assert_array_equal(load(), expected)
 
 
 @pytest.mark.parametrize("options", [{"aspect": "kept"}, {"encoding": "coverage"}], ids=str)
 def test_the_cache_holds_what_was_asked_for(synthetic, load, options):
-    expected = encode_maps(synthetic, FIRST_TEN, picture=Picture(image_size=16, **options))
+    expected = encode_maps(synthetic, FIRST_TEN, picture=Picture(**{"image_size": 16, "encoding": "states", **options}))
 
     for _ in ("written", "read"):
         np.testing.assert_array_equal(load(**options), expected)
@@ -350,7 +350,7 @@ def test_a_damaged_or_foreign_file_in_the_cache_is_written_anew(synthetic, load,
 
     found = load()
 
-    np.testing.assert_array_equal(found, encode_maps(synthetic, FIRST_TEN, picture=Picture(image_size=16)))
+    np.testing.assert_array_equal(found, encode_maps(synthetic, FIRST_TEN, picture=Picture(image_size=16, encoding="states")))
     assert [path.name for path in cached.parent.iterdir()] == [cached.name]
 
 

@@ -65,7 +65,7 @@ def test_every_part_has_its_share_of_every_class(wafers, splits):
 def test_wafers_of_all_shapes_are_encoded(wafers):
     indices = np.arange(0, len(wafers), 100)
 
-    encoded = encode_maps(wafers, indices, picture=Picture(image_size=40))
+    encoded = encode_maps(wafers, indices, picture=Picture(image_size=40, encoding="states"))
 
     assert encoded.max() == 2
     assert 0.7 < (encoded > 0).mean() < 0.85

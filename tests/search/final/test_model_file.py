@@ -82,7 +82,7 @@ def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "is not a model file of format 2"),
+        ({"format": 1}, "is not a model file of format 2"),
         ({"classes": ["Center", "Donut", "none"]}, "does not fit this version"),
         ({"state_dict": {}}, "does not fit this version"),
         ({"config": {"model": "wafer_cnnn"}}, "did you mean 'wafer_cnn'"),

@@ -142,8 +142,8 @@ def test_what_a_hand_may_change_is_read(edit):
 @pytest.mark.parametrize(
     ("pairs", "problems"),
     [
-        ([("format: 1", "format: 2")], ["must be a best.yaml of format 1, as a search writes it"]),
-        ([("format: 1\n", "")], ["must be a best.yaml of format 1, as a search writes it"]),
+        ([("format: 2", "format: 1")], ["must be a best.yaml of format 2, as a search writes it"]),
+        ([("format: 2\n", "")], ["must be a best.yaml of format 2, as a search writes it"]),
         ([("trial:", "trail:")], ["lacks trial", "trail: unknown key; did you mean 'trial'? (known: "]),
         ([("study: a-study\n", "")], ["lacks study"]),
         ([("study: a-study", "study: 5")], ["study: must be a word; got 5"]),
@@ -196,7 +196,7 @@ def test_params_that_are_no_mapping_are_named(study):
 def test_a_file_that_is_no_best_yaml_is_named(tmp_path, text):
     (tmp_path / "best.yaml").write_text(text)
 
-    assert problems_of(tmp_path / "best.yaml") == ["must be a best.yaml of format 1, as a search writes it"]
+    assert problems_of(tmp_path / "best.yaml") == ["must be a best.yaml of format 2, as a search writes it"]
 
 
 def test_a_best_yaml_that_is_not_there_is_named(tmp_path):

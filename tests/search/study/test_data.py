@@ -33,8 +33,8 @@ def test_a_trial_sees_train_and_validation_encoded_and_nothing_else(dataset):
     data = trial_data(dataset, CONFIG)
 
     assert (data.n_classes, data.epoch_samples) == (9, 100)
-    assert data.train.maps.shape == (len(dataset.splits.train), 16, 16)
-    assert data.val.maps.shape == (len(dataset.splits.val), 16, 16)
+    assert data.train.maps.shape == (len(dataset.splits.train), 16, 16, 2)
+    assert data.val.maps.shape == (len(dataset.splits.val), 16, 16, 2)
     assert not hasattr(data, "test")
 
 
@@ -46,8 +46,11 @@ def test_the_section_decides_whether_maps_keep_their_aspect(dataset, tmp_path):
 
 
 def test_the_section_decides_whether_pixels_hold_states_or_coverage(dataset, tmp_path):
-    covered = open_data(CONFIG.model_copy(update={"encoding": "coverage"}), results=tmp_path).encode("val")
+    states = open_data(CONFIG.model_copy(update={"encoding": "states"}), results=tmp_path).encode("val")
+    covered = dataset.encode("val")
 
+    assert states.maps.shape == (len(dataset.splits.val), 16, 16)
+    assert set(states.maps.unique().tolist()) == {0, 1, 2}
     assert covered.maps.shape == (len(dataset.splits.val), 16, 16, 2)
     assert covered.maps.sum(-1).max() == 255
 

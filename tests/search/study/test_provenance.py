@@ -52,18 +52,6 @@ def test_wafers_may_lie_elsewhere_as_long_as_they_are_the_same(started, make_con
     check_same_study(started, config, DATA | {"source": "/mnt/moved.npz"})
 
 
-def test_a_study_from_before_there_were_encodings_goes_on_with_states_alone(started, make_config):
-    text = started.resolved.read_text("utf-8")
-    started.resolved.write_text(text.replace("  encoding: states\n", ""), "utf-8")
-    config = make_config()
-    coverage = replace(config, data=config.data.model_copy(update={"encoding": "coverage"}))
-
-    check_same_study(started, config, DATA)
-
-    assert "encoding" not in started.resolved.read_text("utf-8")
-    assert difference(started, coverage) == ["  data.encoding: was 'states', is 'coverage'"]
-
-
 def test_everything_that_differs_is_named(started, make_config, load):
     tree = make_config(sampler="random", factor=2, objective="{maximize: macro_f1}", first="[{lr: 1e-3}]", epochs="8")
 
