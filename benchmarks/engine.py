@@ -81,12 +81,13 @@ def make_sides(
     given: argparse.Namespace, image_size: int, device: torch.device
 ) -> dict[str, tuple[Callable[[], Batches], torch.dtype]]:
     """Return, by name, what makes an epoch's batches and the type to compute in."""
-    dataset = open_data(DataConfig(wafers=given.data, image_size=image_size), results=Path("results"))
-    host = dataset.encode("train")
+    config = DataConfig(wafers=given.data, image_size=image_size)
+    host = open_data(config, results=Path("results")).encode("train")
+    states = open_data(config.model_copy(update={"encoding": "states"}), results=Path("results")).encode("train")
     wafers = host.to(device)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(host), (given.images,), generator=generator)
-    stock = StockWafers(host.select(drawn), image_size)
+    stock = StockWafers(states.select(drawn), image_size)
     loader = DataLoader(stock, given.batch_size, num_workers=2, drop_last=True)
 
     def ours() -> Batches:

@@ -96,7 +96,8 @@ def _contact_sheet(wafers: WaferSet) -> str:
 
 
 def _strip(wafers: WaferSet, chosen: np.typing.NDArray[np.int64]) -> str:
-    maps = np.pad(encode_maps(wafers, chosen, picture=Picture(image_size=_SIDE, encoding="states")), ((0, 0), (0, 0), (4, 4)))
+    picture = Picture(image_size=_SIDE, encoding="states")
+    maps = np.pad(encode_maps(wafers, chosen, picture=picture), ((0, 0), (0, 0), (4, 4)))
     stream = io.BytesIO()
     Image.fromarray(_COLOURS[np.concatenate(list(maps), axis=1)]).save(stream, "PNG", optimize=True)
     data = base64.b64encode(stream.getvalue()).decode()

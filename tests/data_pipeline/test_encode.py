@@ -350,7 +350,8 @@ def test_a_damaged_or_foreign_file_in_the_cache_is_written_anew(synthetic, load,
 
     found = load()
 
-    np.testing.assert_array_equal(found, encode_maps(synthetic, FIRST_TEN, picture=Picture(image_size=16, encoding="states")))
+    picture = Picture(image_size=16, encoding="states")
+    np.testing.assert_array_equal(found, encode_maps(synthetic, FIRST_TEN, picture=picture))
     assert [path.name for path in cached.parent.iterdir()] == [cached.name]
 
 
