@@ -9,6 +9,7 @@ is judged, none is chosen. Every finished training is kept in `--out`, so that t
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import time
@@ -60,9 +61,10 @@ class Job:
 
     @property
     def path(self) -> Path:
-        """Where its result is kept."""
-        name = f"{self.protocol}-{self.part}-{self.arm}-{self.epochs}x{self.epoch_samples}-s{self.seed}.npz"
-        return Path(self.out) / name
+        """Where its result is kept: another name for other wafers, or if the arm has changed since."""
+        what = hashlib.sha256(f"{self.data} {BASE} {ARMS[self.arm]} {self.views}".encode()).hexdigest()[:8]
+        run = f"{self.epochs}x{self.epoch_samples}-s{self.seed}"
+        return Path(self.out) / f"{self.protocol}-{self.part}-{self.arm}-{run}-{what}.npz"
 
 
 def split_wafers(job: Job) -> tuple[Any, Splits]:

@@ -43,6 +43,7 @@ _BARE = {
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "base": {},
     "bare": _BARE,
+    "best": _cnn(pooling="gem", squeeze=True) | {"ema": 0.5},  # what gained by itself, together
     # the network
     "depth2": _cnn(depth=2),
     "width48": _cnn(width=48),

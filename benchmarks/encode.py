@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--maps", type=int, default=250_000, help="how many (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[40, 64], help="pixels per side (default: 40 64)")
     parser.add_argument("--aspect", choices=get_args(Aspect), default="stretched")
-    parser.add_argument("--encoding", choices=get_args(Encoding), default="states")
+    parser.add_argument("--encoding", choices=get_args(Encoding), default="coverage")
     given = parser.parse_args()
     wafers = load_wafers(given.data)
     indices = np.arange(given.maps) % len(wafers)

@@ -122,7 +122,7 @@ def measure(given: argparse.Namespace, image_size: int, device: torch.device) ->
         print(f"  {medians[name]:>9,.0f} images/s ({min(counted):,.0f} to {max(counted):,.0f}, n={_ROUNDS})  {name}")
     usual, mine, bare = medians[_USUAL], medians[_OURS], medians[_BARE]
     print(f"  ours / usual {mine / usual:.2f}, bare step / usual {bare / usual:.2f} (the ceiling)")
-    print(f"  drawing, encoding and augmenting cost {100 * (bare / mine - 1):.1f} % of the bare step")
+    print(f"  gathering, augmenting and making channels cost {100 * (bare / mine - 1):.1f} % of the bare step")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What is done to the drawn wafers: random choices first, then pure tensor operations.
 
 A wafer has no preferred orientation in this data, so the eight flips and quarter turns are exact: they move dies and
-invent none. Everything else resamples and is an option.
+invent none. Everything else resamples, or swaps states, and is an option.
 """
 
 import math

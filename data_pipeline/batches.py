@@ -11,6 +11,8 @@ from torch import Tensor
 
 from data_pipeline.augment import Choices, apply_choices, to_channels
 
+EVALUATION_BATCH = 512  # wafers; larger ones are no faster
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EncodedWafers:
@@ -64,18 +66,27 @@ def train_batches(
     """
     device = wafers.labels.device
     rows, chosen = drawn.to(device, non_blocking=True), choices.to(device)
-    starts = list(range(0, len(drawn) - 1, batch_size))
-    for start, end in zip(starts, [*starts[1:], len(drawn)], strict=True):
-        batch = rows[start:end]
-        yield apply_choices(wafers.maps[batch], chosen[start:end]), wafers.labels[batch]
+    for batch in cut_epoch(len(drawn), batch_size):
+        yield apply_choices(wafers.maps[rows[batch]], chosen[batch]), wafers.labels[rows[batch]]
+
+
+def cut_epoch(epoch_samples: int, batch_size: int) -> list[slice]:
+    """Cut an epoch as `train_batches` does.
+
+    Example:
+        >>> cut_epoch(9, 4)
+        [slice(0, 4, None), slice(4, 9, None)]
+    """
+    starts = list(range(0, epoch_samples - 1, batch_size))
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], epoch_samples], strict=True)]
 
 
 def count_batches(epoch_samples: int, batch_size: int) -> int:
     """Count the batches that `train_batches` cuts from an epoch."""
-    return len(range(0, epoch_samples - 1, batch_size))
+    return len(cut_epoch(epoch_samples, batch_size))
 
 
-def plain_batches(wafers: EncodedWafers, *, batch_size: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
+def plain_batches(wafers: EncodedWafers, *, batch_size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor]]:
     """Cut all wafers in order, without augmentation; yields as `train_batches` does."""
     for start in range(0, len(wafers), batch_size):
         yield to_channels(wafers.maps[start : start + batch_size]), wafers.labels[start : start + batch_size]

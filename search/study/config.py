@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from data_pipeline.encode import Aspect, Encoding
 from search.study.objective import Objective
 from search.study.space import Space, to_tree
 from search.trial.vocabulary import Scalar
@@ -38,10 +39,10 @@ class DataConfig(Section):
     wafers: str = Field("auto", description="A file; auto: data/wafers.parquet if there, else synthetic; synthetic.")
     synthetic_wafers: int = Field(6000, ge=600, le=1_000_000, description="How many, where they are synthetic.")
     image_size: int = Field(40, ge=8, le=512, description="Side of the encoded maps, in pixels.")
-    aspect: Literal["stretched", "kept"] = Field(
+    aspect: Aspect = Field(
         "stretched", description="Of maps that are not square: stretched to the square, or kept within it."
     )
-    encoding: Literal["states", "coverage"] = Field(
+    encoding: Encoding = Field(
         "coverage",
         description="What a pixel holds: the state of its die; or which shares of it passing and failing dies cover.",
     )

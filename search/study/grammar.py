@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from search.study.problems import Problems
@@ -60,7 +61,13 @@ def _parse_node(value: Any, path: KeyPath, *, name: str, problems: Problems) -> 
         return _parse_range(value, path, name=name, problems=problems)
     if isinstance(value, list):
         return _parse_choice(value, path, name=name, problems=problems)
-    return Constant(value) if _check(name, value, path, problems) else None
+    return Constant(_absolute(name, value)) if _check(name, value, path, problems) else None
+
+
+def _absolute(name: str, value: Scalar) -> Scalar:
+    """Make the path of a weights file absolute: the processes that train have folders of their own."""
+    is_path = name.endswith(".weights") and value not in ("none", "imagenet")
+    return str(Path(str(value)).resolve()) if is_path else value
 
 
 def _parse_choice(values: list[Any], path: KeyPath, *, name: str, problems: Problems) -> Node | None:
@@ -70,7 +77,7 @@ def _parse_choice(values: list[Any], path: KeyPath, *, name: str, problems: Prob
     good = [_check(name, value, (*path, i), problems) for i, value in enumerate(values)]
     if all(good) and len(set(values)) < len(values):
         problems.add(path, f"lists a value twice; got {values!r}")
-    return Choice(tuple(values)) if all(good) else None
+    return Choice(tuple(_absolute(name, value) for value in values)) if all(good) else None
 
 
 def _parse_branch(tree: dict[str, Any], path: KeyPath, *, name: str, problems: Problems) -> Node | None:

@@ -53,5 +53,10 @@ class WeightAverage:
 
 
 def _changing(model: nn.Module) -> list[Tensor]:
-    """All that training changes: not the weights of a frozen backbone."""
-    return [*(p.detach() for p in model.parameters() if p.requires_grad), *model.buffers()]
+    """All that training changes: no weight, nor statistic of BatchNorm, of a frozen backbone."""
+    tensors = []
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if not own or any(parameter.requires_grad for parameter in own):
+            tensors += [parameter.detach() for parameter in own] + list(module.buffers(recurse=False))
+    return tensors

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from data_pipeline.augment import Choices, apply_choices
-from data_pipeline.batches import EncodedWafers, count_batches
+from data_pipeline.batches import EVALUATION_BATCH, EncodedWafers, cut_epoch
 from data_pipeline.feature_store import FeatureStore
 from search.trial.evaluation import autocast
 
@@ -20,8 +20,7 @@ _VERSION = "1"  # raise it when what lies between a map and its features changes
 _fingerprints = WeakTensorKeyDictionary()  # of the maps that this process has seen
 
 
-@runtime_checkable
-class Transfer(Protocol):
+class HasBackbone(Protocol):
     """What a model shows whose backbone may be frozen; `forward` must be head(embed(x)), see models.efficientnet."""
 
     frozen: bool
@@ -46,7 +45,7 @@ class FrozenBackbone:
 
     def __init__(
         self,
-        model: Transfer,
+        model: HasBackbone,
         wafers: EncodedWafers,
         *,
         folder: Path,
@@ -80,14 +79,12 @@ class FrozenBackbone:
         Raises:
             DataError: If the folder cannot be written.
         """
-        n_batches = count_batches(len(drawn), batch_size)
-        ends = [*range(batch_size, n_batches * batch_size, batch_size), len(drawn)]
-        return self._batches(self._rows[drawn], views, ends)
+        return self._batches(self._rows[drawn], views, cut_epoch(len(drawn), batch_size))
 
-    def plain_batches(self, *, batch_size: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
-        """Cut all wafers in order, without augmentation; yields as `train_batches` does."""
-        ends = [*range(batch_size, len(self._rows), batch_size), len(self._rows)]
-        return self._batches(self._rows, torch.zeros_like(self._rows), ends)
+    def plain_batches(self, *, batch_size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+        """Cut all wafers in order, without augmentation; yields and raises as `train_batches` does."""
+        parts = [slice(start, start + batch_size) for start in range(0, len(self._rows), batch_size)]
+        return self._batches(self._rows, torch.zeros_like(self._rows), parts)
 
     @cached_property
     def _store(self) -> FeatureStore:
@@ -97,12 +94,11 @@ class FrozenBackbone:
             self._folder, key=" ".join(key), n_wafers=len(maps), n_features=model.n_features, dtype=self._dtype
         )
 
-    def _batches(self, rows: Tensor, views: Tensor, ends: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, rows: Tensor, views: Tensor, parts: list[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Compute what is missing now, not when the first batch is asked for: a full disk must show here."""
         labels = self._wafers.labels[rows.to(self._wafers.labels.device)]
         self._store.fill(rows, views, self._compute)
-        for start, end in zip([0, *ends], ends, strict=False):
-            features = self._store.read(rows[start:end], views[start:end], device=labels.device)
-            yield features, labels[start:end]
+        return ((self._store.read(rows[part], views[part], device=labels.device), labels[part]) for part in parts)
 
     @torch.no_grad()
     def _compute(self, rows: Tensor, views: Tensor) -> Tensor:
@@ -124,9 +120,10 @@ def open_frozen(
         dtype: See there.
         rows: See there.
     """
-    if folder is None or not isinstance(model, Transfer) or not model.frozen:
+    if folder is None or not getattr(model, "frozen", False):
         return None
-    return FrozenBackbone(model, wafers, folder=folder, dtype=dtype, rows=rows)
+    backbone: HasBackbone = model  # type: ignore[assignment]  # isinstance sees no submodule of a Module from Python 3.12
+    return FrozenBackbone(backbone, wafers, folder=folder, dtype=dtype, rows=rows)
 
 
 def views_of(choices: Choices, *, n: int) -> Tensor | None:

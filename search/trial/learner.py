@@ -1,6 +1,7 @@
 """What learns in a trial: the network, its optimizer, the draws and the average of the weights."""
 
 import math
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from data_pipeline.augment import AUGMENTS
 from data_pipeline.batches import EncodedWafers, count_batches, plain_batches, train_batches
+from data_pipeline.errors import DataError
 from data_pipeline.mixing import MIXINGS, Mix
 from data_pipeline.sampling import SAMPLINGS, WaferDraws, choose_subset
 from models import build_model
@@ -119,7 +121,9 @@ class Learner:
         """Judge the predictor on the validation part."""
         predictor, batches = self.predictor, plain_batches(val)
         if self._val_features is not None:
-            predictor, batches = self._decide_with(predictor.network.head), self._val_features.plain_batches()  # type: ignore[arg-type]
+            with suppress(DataError):  # as in training
+                batches = self._val_features.plain_batches()
+                predictor = self._decide_with(predictor.network.head)  # type: ignore[arg-type]
         return judge_batches(predictor, batches, n_classes=self._data.n_classes, dtype=self.dtype)
 
     def capture(self, epoch: int) -> State:
@@ -151,7 +155,10 @@ class Learner:
         choices = AUGMENTS[params.augment.name](len(drawn), generator, **params.augment.options)
         views = None if self._features is None else views_of(choices, n=len(drawn))
         if self._features is not None and views is not None:
-            return self._features.head, self._features.train_batches(drawn, views, batch_size=params.batch_size)
+            try:
+                return self._features.head, self._features.train_batches(drawn, views, batch_size=params.batch_size)
+            except DataError:  # a full disk, say: the features only save time
+                self._features = None
         return self.model, train_batches(self._train, drawn, choices, batch_size=params.batch_size)
 
     def _set_lr(self, step: int) -> None:
@@ -180,7 +187,9 @@ class Learner:
         self._optimizer.step()
         if self._average is not None:
             self._average.update()
-        return loss.detach(), (logits_NK.detach().argmax(1) == labels).sum()
+        # Of a mixed picture, the wafer that more of it shows must be called.
+        shown = labels if mix is None or keep >= 0.5 else labels[mix.partner]
+        return loss.detach(), (logits_NK.detach().argmax(1) == shown).sum()
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:

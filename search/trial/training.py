@@ -27,7 +27,7 @@ class EpochReport:
         precision: "bfloat16" or "float32", as computed.
         n_parameters: Parameters that are trained.
         train_loss: Mean over the epoch, augmented and regularised as trained.
-        train_accuracy: Of the drawn, augmented wafers, while learning.
+        train_accuracy: Of the drawn, augmented wafers, while learning; of mixed ones, for the larger share's class.
         val: On the validation part; None without one.
         train_seconds: Time to draw, augment and learn.
         val_seconds: Time to validate.

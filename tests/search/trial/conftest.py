@@ -34,10 +34,10 @@ def wafers() -> EncodedWafers:
 
 
 @pytest.fixture(scope="session")
-def covered() -> EncodedWafers:
-    """The same wafers by the shares of each pixel that passing and failing dies cover."""
+def coded() -> EncodedWafers:
+    """The same wafers as die codes."""
     drawn = make_wafers(240)
-    picture = Picture(image_size=16, encoding="coverage")
+    picture = Picture(image_size=16, encoding="states")
     return wrap_arrays(encode_maps(drawn, np.arange(240), picture=picture), drawn.labels)
 
 

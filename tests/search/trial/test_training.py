@@ -66,8 +66,9 @@ def test_a_small_network_learns_32_wafers_with_arbitrary_labels_by_heart(wafers,
     assert last.val.scores.accuracy == 1
 
 
-def test_a_network_learns_from_coverage_as_it_does_from_states(covered, make_data, read, train):
-    few = covered.select(torch.arange(32))
+@pytest.mark.parametrize("encoding", ["wafers", "coded"])
+def test_a_network_learns_from_either_encoding(encoding, make_data, read, train, request):
+    few = request.getfixturevalue(encoding).select(torch.arange(32))
     data = replace(make_data(epoch_samples=320), train=few, val=few)
     params = read(**{"epochs": 8, "augment": "symmetries", "model.wafer_cnn.width": 16})
 
@@ -367,3 +368,15 @@ def test_training_can_be_left_after_any_report(data, read, train):
     reports = [evaluation.report for evaluation in islice(start(read(epochs=3), data), 2)]
 
     assert train_losses(reports) == train_losses(train(read(epochs=3), data))[:2]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_everything_that_lives_on_the_device_trains_there(data, read, train):
+    flat = {"mixing": "cutmix", "ema": 0.5, "augment": "symmetries_noise", "loss": "logit_adjusted", "grad_clip": 1.0}
+    params = read(**flat, decide_for="natural", test_time="symmetries", epochs=3)
+
+    reports = train(params, data.to(torch.device("cuda")))
+
+    assert all(np.isfinite(report.train_loss) and np.isfinite(report.val.loss) for report in reports)
+    assert reports[-1].peak_memory > 0
