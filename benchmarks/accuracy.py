@@ -1,7 +1,7 @@
 """What each lever of the training is worth: the same training with one thing changed, several seeds, held-out wafers.
 
-    python benchmarks/accuracy.py --data FILE --protocol lot --epochs 6 --seeds 0 1 [--arms base ema ...] [--workers 2]
-    python benchmarks/accuracy.py --data FILE --protocol folds --epochs 18 --seeds 0 1 2 --arms best
+    python -m benchmarks.accuracy --data FILE --protocol lot --epochs 6 --seeds 0 1 [--arms base ema ...] [--workers 2]
+    python -m benchmarks.accuracy --data FILE --protocol folds --epochs 18 --seeds 0 1 2 --arms best
 
 `lot`, `product` and `time` train on the training part of that division and judge on its validation part; `folds` pools
 five folds that share no lot and no identical map, each wafer judged by the model that has not seen it. The last epoch
@@ -13,7 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from benchmarks.accuracy_table import COLUMNS, class_lines, lines_of
 from benchmarks.arms import ARMS, BASE
 from data_pipeline.batches import EncodedWafers, plain_batches, wrap_arrays
 from data_pipeline.encode import Picture, load_encoded
@@ -35,7 +36,6 @@ from data_pipeline.wafer_files import load_wafers
 from search.trial.data import TrialData
 from search.trial.evaluation import autocast, choose_dtype
 from search.trial.losses import LOSSES
-from search.trial.metrics import score_confusion
 from search.trial.params import TrialParams, from_flat
 from search.trial.prediction import Predictor, TestTime, shift_prior
 from search.trial.training import train_and_evaluate
@@ -134,50 +134,6 @@ def decision_shift(params: TrialParams, train: EncodedWafers, n_classes: int, wa
     return shift_prior(wanted, natural=counts, drawn=torch.from_numpy(plan.end), tilt=tilt).numpy()
 
 
-def read_pooled(jobs: list[Job], *, views: str) -> tuple[Mapping[str, Logits], NDArray[np.int64], float]:
-    """Pool the parts: log-probabilities under each decision, labels, seconds of training."""
-    found = [np.load(job.path) for job in jobs]
-    logits = {
-        wanted: np.concatenate([file[views] + (file[wanted] if wanted != "drawn" else 0) for file in found])
-        for wanted in ("drawn", "natural", "uniform")
-    }
-    return logits, np.concatenate([file["labels"] for file in found]), sum(float(file["seconds"]) for file in found)
-
-
-def score(logits: Logits, labels: NDArray[np.int64]) -> tuple[float, float]:
-    """Return balanced and natural macro-F1, in %."""
-    k = logits.shape[1]
-    confusion = np.bincount(labels * k + logits.argmax(1), minlength=k * k).reshape(k, k)
-    scores = score_confusion(confusion)
-    return 100 * scores.balanced_macro_f1, 100 * scores.macro_f1
-
-
-def rows_of(arm: str, by_seed: Mapping[int, list[Job]]) -> Iterator[str]:
-    """Write one arm's lines of the table: mean and range over seeds, then the seeds together."""
-    for views in VIEWS:
-        if not all(views in np.load(job.path) for jobs in by_seed.values() for job in jobs):
-            continue
-        pooled = {seed: read_pooled(jobs, views=views) for seed, jobs in by_seed.items()}
-        cells = []
-        for wanted, which in (("drawn", 0), ("drawn", 1), ("uniform", 0), ("natural", 1)):
-            values = [score(logits[wanted], labels)[which] for logits, labels, _ in pooled.values()]
-            cells.append(f"{np.mean(values):6.2f} ({min(values):.2f} to {max(values):.2f})")
-        seconds = np.mean([seconds for *_, seconds in pooled.values()])
-        yield f"| {arm} | {len(pooled)} | {views} | " + " | ".join(cells) + f" | {seconds:.0f} |"
-        if len(pooled) > 1:
-            labels = next(iter(pooled.values()))[1]
-            mean = {
-                wanted: np.logaddexp.reduce([logits[wanted] for logits, *_ in pooled.values()], axis=0)
-                for wanted in ("drawn", "natural", "uniform")
-            }
-            (db, dn), ub, nn = (
-                score(mean["drawn"], labels),
-                score(mean["uniform"], labels),
-                score(mean["natural"], labels),
-            )
-            yield f"| {arm}, {len(pooled)} together | | {views} | {db:.2f} | {dn:.2f} | {ub[0]:.2f} | {nn[1]:.2f} | |"
-
-
 def main() -> None:
     """Train what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,6 +146,7 @@ def main() -> None:
     parser.add_argument("--epoch-samples", type=int, default=12_000)
     parser.add_argument("--workers", type=int, default=2, help="trainings side by side, one thread each")
     parser.add_argument("--eight-views", action="store_true", help="also judge the mean over the eight symmetries")
+    parser.add_argument("--classes", action="store_true", help="also F1 per class: natural and balanced, one and all")
     given = parser.parse_args()
     Path(given.out).mkdir(parents=True, exist_ok=True)
     jobs = {
@@ -212,11 +169,15 @@ def main() -> None:
         waiting = as_completed([pool.submit(run_job, job) for job in missing])
         for done in track(waiting, total=len(missing), description=f"{len(missing)} trainings"):
             print(json.dumps(asdict(done.result())), flush=True)
+    wafers = load_wafers(Path(given.data))
     print(f"{given.protocol}, {given.epochs} epochs of {given.epoch_samples:,}, torch {torch.__version__}")
-    print("| arm | seeds | views | balanced | natural | balanced, decided for uniform | natural, for natural | s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("macro-F1 in %: mean over seeds (their range) [95 % over lots]; seconds of one training, all folds")
+    print(f"| arm | views | {' | '.join(name for name, *_ in COLUMNS)} | s |\n|{' --- |' * (len(COLUMNS) + 3)}")
     for arm, by_seed in jobs.items():
-        print("\n".join(rows_of(arm, by_seed)))
+        paths = {seed: [job.path for job in parts] for seed, parts in by_seed.items()}
+        print("\n".join(lines_of(arm, paths, wafers)), flush=True)
+        if given.classes:
+            print("\n".join(class_lines(paths, wafers)))
 
 
 if __name__ == "__main__":
