@@ -7,6 +7,7 @@ import ray
 import torch
 
 from search.trial.evaluation import choose_dtype
+from search.trial.memory_plan import usable_memory
 
 # The first generation whose bfloat16 is not emulated, Ampere; torch.cuda.is_bf16_supported(False) asks the same.
 _NATIVE_BF16 = 8.0
@@ -17,11 +18,11 @@ class Share:
     """What one trial gets.
 
     Attributes:
-        memory: Bytes; 0 if unknown.
+        usable: Memory for its tensors, in bytes, after what its process needs besides; None if unknown.
         auto: What it computes in where the precision is "auto"; float32, which takes more, if unknown.
     """
 
-    memory: int
+    usable: int | None
     auto: torch.dtype
 
 
@@ -34,10 +35,11 @@ def find_share(*, gpus: float, slots: int) -> Share:
     """
     if not gpus:
         free = ray.cluster_resources().get("memory", 0)  # type: ignore[no-untyped-call]
-        return Share(memory=int(free) // slots, auto=choose_dtype("auto", torch.device("cpu")))
+        usable = usable_memory(int(free) // slots, on_gpu=False) if free else None
+        return Share(usable=usable, auto=choose_dtype("auto", torch.device("cpu")))
     memory, capability = _ask_smallest_gpu()
-    auto = torch.bfloat16 if capability >= _NATIVE_BF16 else torch.float32
-    return Share(memory=int(memory * min(gpus, 1.0)), auto=auto)
+    usable = usable_memory(int(memory * min(gpus, 1.0)), on_gpu=True) if memory else None
+    return Share(usable=usable, auto=torch.bfloat16 if capability >= _NATIVE_BF16 else torch.float32)
 
 
 def _ask_smallest_gpu() -> tuple[int, float]:

@@ -121,15 +121,20 @@ def _say_where(cluster: Cluster, console: Console) -> None:
 
 def _plan_memory(study: Study, data: TrialData, cluster: Cluster, console: Console) -> None:
     share = find_share(gpus=cluster.gpus, slots=cluster.slots)
-    n_wafers = len(data.train) + (len(data.val) if data.val else 0)
-    planner = Planner(data=study.config.data, n_wafers=n_wafers, n_classes=data.n_classes, auto=share.auto)
+    planner = Planner(
+        data=study.config.data,
+        n_train=len(data.train),
+        n_val=len(data.val or ()),
+        n_classes=data.n_classes,
+        auto=share.auto,
+    )
     try:
         largest = find_largest(study.config, planner)
     except Exception as error:  # noqa: BLE001 - a plan is good to have; no search may fail for the want of one
         say(console, f"memory: cannot be planned ({type(error).__name__}: {error})")
         return
     study.plan = planner.total
-    say(console, memory_plan(largest, share=share.memory))
+    say(console, memory_plan(largest, usable=share.usable))
 
 
 def _finish(study: Study, data: dict[str, object], console: Console, *, is_over: bool) -> int:

@@ -4,14 +4,15 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from search.study.config import DataConfig, StudyConfig
-from search.trial.memory import MemoryEstimate, estimate_memory
+from search.study.space import Space
+from search.trial.memory_plan import MemoryEstimate, estimate_memory
 from search.trial.params import TrialParams, find_contradiction, from_flat
 from search.trial.vocabulary import Scalar
 
@@ -24,13 +25,15 @@ class Planner:
 
     Attributes:
         data: What is trained on.
-        n_wafers: On the device: training and validation.
+        n_train: Wafers of the training part.
+        n_val: Wafers of the validation part.
         n_classes: K.
         auto: What the device computes in where the precision is "auto".
     """
 
     data: DataConfig
-    n_wafers: int
+    n_train: int
+    n_val: int
     n_classes: int
     auto: torch.dtype
 
@@ -39,7 +42,8 @@ class Planner:
         return estimate_memory(
             params,
             image_size=self.data.image_size,
-            n_wafers=self.n_wafers,
+            n_train=self.n_train,
+            n_val=self.n_val,
             n_classes=self.n_classes,
             dtype=_DTYPES.get(params.precision, self.auto),
             encoding=self.data.encoding,
@@ -76,7 +80,10 @@ def find_largest(
     budget_s: float = 4.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Largest:
-    """Look for a large configuration of a space: the `first` points, then random ones.
+    """Look for a large configuration of a space.
+
+    First, for each model, one in which every number is the largest that the space allows it; then the `first` points;
+    then random ones, because words take memory too.
 
     Args:
         config: Of the study.
@@ -100,9 +107,18 @@ def find_largest(
 
 
 def _draw_configs(config: StudyConfig, dice: random.Random) -> Iterator[dict[str, Scalar]]:
-    """Draw flat configurations that a study would run, without end."""
-    for point in itertools.chain(config.first, itertools.repeat({})):
-        flat = config.space.sample(_Draw(dice, point))
+    """Draw flat configurations that a study would run, without end: the largest, the `first` points, random ones."""
+    corners = [{"model": name} for name in config.space.values_of("model")] or [{}]
+    for corner in corners:
+        yield next(_sample(config.space, itertools.repeat(_LargestDraw(dice, corner))))
+    points = itertools.chain(config.first, itertools.repeat({}))
+    yield from _sample(config.space, (_Draw(dice, point) for point in points))
+
+
+def _sample(space: Space, draws: Iterable["_Draw"]) -> Iterator[dict[str, Scalar]]:
+    """Draw a flat configuration by each of `draws`, but none that contradicts itself."""
+    for draw in draws:
+        flat = space.sample(draw)
         if find_contradiction(flat) is None:
             yield flat
 
@@ -134,3 +150,21 @@ class _Draw:
         if step:
             return low + step * self.dice.randrange(int((high - low) / step + 1e-8) + 1)
         return self.dice.uniform(low, high)
+
+
+class _LargestDraw(_Draw):
+    """Takes the largest of all numbers; words, which have no order, at random."""
+
+    __slots__ = ()
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        is_word = any(isinstance(choice, str) for choice in choices)
+        return super().suggest_categorical(name, choices) if is_word else max(choices)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return high  # steps divide a range without a rest
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return high

@@ -36,7 +36,7 @@ class MemoryEstimate:
     """What one trial holds on its device at its peak, in bytes.
 
     Attributes:
-        wafers: Encoded maps and labels of both parts, and a copy of the training wafers' subset where it learns from one.
+        wafers: Encoded maps and labels of both parts, and a copy of the subset where it trains on one.
         weights: Parameters and buffers, and their average over the steps where there is one.
         gradients: One for each parameter that is trained; the last step's are there while the next one computes.
         optimizer: What it remembers of each parameter.
@@ -115,8 +115,8 @@ def usable_memory(memory: int, *, on_gpu: bool) -> int:
             0.9 GiB, for a process with torch and Ray.
 
     Example:
-        >>> usable_memory(8 * 2**30, on_gpu=True) / 2**30, usable_memory(2**29, on_gpu=False)
-        (6.7, 0)
+        >>> usable_memory(10 * 2**30, on_gpu=True) / 2**30, usable_memory(2**29, on_gpu=False)
+        (8.5, 0)
     """
     left = 0.9 * memory - 2**29 if on_gpu else memory - 0.9 * 2**30
     return max(0, round(left))

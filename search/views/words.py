@@ -56,24 +56,24 @@ def memory_of(record: TrialRecord) -> str:
     return f"memory {', '.join(parts) or 'unknown'}"
 
 
-def memory_plan(largest: Largest, *, share: int) -> str:
-    """Write the largest trial that was found, and a warning where it exceeds its share of the device.
+def memory_plan(largest: Largest, *, usable: int | None) -> str:
+    """Write the largest trial that was found, and a warning where its tensors exceed what they may take.
 
     Args:
         largest: From `find_largest`.
-        share: What one trial gets, in bytes; 0 if unknown.
+        usable: Memory of one trial for its tensors, in bytes; None if unknown.
     """
     estimate, params = largest.estimate, largest.params
     parts = {"activations": estimate.activations + estimate.workspace, "wafers": estimate.wafers}
     parts["weights and optimizer"] = estimate.weights + estimate.gradients + estimate.optimizer
     listed = ", ".join(f"{name} {byte_size(size)}" for name, size in parts.items())
     n = largest.n_samples
-    looked = "the only configuration looked at" if n == 1 else f"largest of {n} sampled configurations"
+    looked = "the only configuration looked at" if n == 1 else f"largest of {n} configurations looked at"
     which = f"{params.model.name} at batch_size {params.batch_size}"
     text = f"memory: up to about {byte_size(estimate.total)} per trial ({looked}: {which}; {listed})"
-    if share and estimate.total > share:
+    if usable is not None and estimate.total > usable:
         text += (
-            f"\nWARNING: that is more than a trial's share of {byte_size(share)}: such trials may run out of memory; "
+            f"\nWARNING: a trial's share leaves {byte_size(usable)} for that: such trials may run out of memory; "
             "lower batch_size or data.image_size, or give each trial more by resources.cpus or resources.gpus"
         )
     return text

@@ -25,7 +25,7 @@ def config(load):
 
 @pytest.fixture
 def planner(config):
-    return Planner(data=config.data, n_wafers=1000, n_classes=9, auto=torch.float32)
+    return Planner(data=config.data, n_train=800, n_val=200, n_classes=9, auto=torch.float32)
 
 
 class TickingClock:
@@ -38,33 +38,70 @@ class TickingClock:
         return self.now
 
 
-def test_the_largest_of_many_samples_comes_near_the_largest_there_is(config, planner):
-    largest = find_largest(config, planner, budget_s=60)
+class ListingPlanner:
+    """Remembers what it was asked about."""
 
-    assert largest.n_samples == 64
-    assert largest.params.batch_size == 2048
-    assert largest.params.model.name == "wafer_cnn"
-    assert largest.params.model.options["width"] > 24
+    def __init__(self, planner):
+        self.estimate_of, self.seen = planner.estimate, []
+
+    def estimate(self, params):
+        self.seen.append(params)
+        return self.estimate_of(params)
+
+
+def test_the_largest_numbers_are_looked_at_first(config, planner):
+    largest = find_largest(config, planner, n_samples=1)
+
+    assert (largest.params.batch_size, largest.params.weight_decay) == (2048, 0.1)
+    assert (largest.params.model.name, largest.params.model.options["width"]) == ("wafer_cnn", 32)
     assert largest.estimate == planner.estimate(largest.params)
+
+
+def test_the_largest_numbers_are_looked_at_for_each_model(load, planner):
+    widths = "{wafer_cnn: {width: 4}, wafer_resnet: {width: {low: 4, high: 20, step: 8}, squeeze: [true, false]}}"
+    config = load(f"data: {{image_size: 16}}\nspace: {{model: {{choose: {widths}}}}}\nsearch: {{stop: null}}")
+
+    largest = find_largest(config, planner, n_samples=2)
+
+    assert largest.params.model.name == "wafer_resnet"
+    assert (largest.params.model.options["width"], largest.params.model.options["squeeze"]) == (20, True)
+
+
+def test_the_largest_numbers_are_looked_at_where_no_model_is_chosen(load, planner):
+    config = load("data: {image_size: 16}\nspace: {batch_size: {low: 32, high: 256}}\nsearch: {stop: null}")
+
+    assert find_largest(config, planner, n_samples=1).params.batch_size == 256
+
+
+def test_words_are_sampled_beyond_the_largest_numbers(load, planner):
+    config = load(
+        "data: {image_size: 16}\nspace: {batch_size: [64, 256], test_time: [single, symmetries], "
+        "optimizer: {choose: {sgd: {momentum: 0.0}, adam: {}}}}\nsearch: {stop: null}"
+    )
+
+    largest = find_largest(config, planner, budget_s=60).params
+
+    assert (largest.batch_size, largest.optimizer.name, largest.test_time) == (256, "adam", "symmetries")
 
 
 def test_the_search_for_it_ends_when_its_time_is_up(config, planner):
     assert find_largest(config, planner, budget_s=2.5, clock=TickingClock()).n_samples == 3
 
 
-def test_points_that_will_be_tried_first_are_looked_at_first(load, planner):
+def test_points_that_will_be_tried_first_are_looked_at_before_samples(load, planner):
     point = "{batch_size: 64, model: wafer_cnn, model.wafer_cnn.width: 31, lr: 0.01}"
-    config = load(f"{SPACE}\nfirst: [{point}]")
+    config, listing = load(f"{SPACE}\nfirst: [{point}]"), ListingPlanner(planner)
 
-    largest = find_largest(config, planner, n_samples=1)
+    find_largest(config, listing, n_samples=3)
 
-    assert (largest.params.batch_size, largest.params.model.options["width"], largest.params.lr) == (64, 31, 0.01)
+    *_, third = listing.seen  # after the largest of each model
+    assert (third.batch_size, third.model.options["width"], third.lr) == (64, 31, 0.01)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_auto_precision_takes_as_much_as_what_the_device_computes_in(config, precision):
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    planner = Planner(data=config.data, n_wafers=1000, n_classes=9, auto=dtype)
+    planner = Planner(data=config.data, n_train=800, n_val=200, n_classes=9, auto=dtype)
 
     assert planner.total(TrialParams()) == planner.total(TrialParams(precision=precision))
 
@@ -72,28 +109,32 @@ def test_auto_precision_takes_as_much_as_what_the_device_computes_in(config, pre
 def test_configurations_that_break_a_rule_are_not_looked_at(load, planner):
     sampling, loss = "{choose: {imbalanced: {}, balanced: {}}}", "{choose: {cross_entropy: {}, logit_adjusted: {}}}"
     config = load(SPACE.replace("search:", f"  sampling: {sampling}\n  loss: {loss}\nsearch:"))
+    listing = ListingPlanner(planner)
 
-    assert find_largest(config, planner, n_samples=20, budget_s=60).n_samples == 20
+    assert find_largest(config, listing, n_samples=20, budget_s=60).n_samples == 20
+    assert [params.model.name for params in listing.seen[:2]] == ["wafer_cnn", "wafer_resnet"]
+    assert all(params.sampling.name == "imbalanced" or params.loss.name == "cross_entropy" for params in listing.seen)
 
 
 def test_the_encoding_of_the_data_is_planned_with(config, planner):
     data = config.data.model_copy(update={"encoding": "states"})
-    states = Planner(data=data, n_wafers=1000, n_classes=9, auto=torch.float32)
+    states = Planner(data=data, n_train=800, n_val=200, n_classes=9, auto=torch.float32)
 
     assert planner.estimate(TrialParams()).wafers > 1.9 * states.estimate(TrialParams()).wafers
 
 
-@pytest.mark.parametrize("share", [0, 2**40])
-def test_the_plan_says_what_is_largest_and_of_what_it_consists(config, planner, share):
-    said = memory_plan(find_largest(config, planner, budget_s=60), share=share)
+@pytest.mark.parametrize("usable", [None, 2**40])
+def test_the_plan_says_what_is_largest_and_of_what_it_consists(config, planner, usable):
+    said = memory_plan(find_largest(config, planner, budget_s=60), usable=usable)
 
     assert said.startswith("memory: up to about ")
-    assert " per trial (largest of 64 sampled configurations: wafer_cnn at batch_size 2048; activations " in said
+    assert " per trial (largest of 64 configurations looked at: wafer_cnn at batch_size 2048; activations " in said
     assert "\n" not in said
 
 
-def test_a_trial_that_exceeds_its_share_is_warned_of(config, planner):
-    said = memory_plan(find_largest(config, planner, n_samples=1), share=2**20)
+@pytest.mark.parametrize(("usable", "words"), [(2**20, "1.0 MiB"), (0, "0.0 MiB")])
+def test_a_trial_that_exceeds_its_share_is_warned_of(config, planner, usable, words):
+    said = memory_plan(find_largest(config, planner, n_samples=1), usable=usable)
 
-    assert "WARNING: that is more than a trial's share of 1.0 MiB" in said
+    assert f"WARNING: a trial's share leaves {words} for that" in said
     assert "lower batch_size or data.image_size" in said
