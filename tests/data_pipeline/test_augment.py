@@ -9,10 +9,8 @@ from data_pipeline.augment import (
     AUGMENTS,
     Choices,
     apply_choices,
-    apply_noise,
     apply_symmetry,
     deck,
-    hash_counters,
     none,
     symmetries,
     symmetries_affine,
@@ -20,6 +18,7 @@ from data_pipeline.augment import (
     symmetries_shift,
     to_channels,
 )
+from data_pipeline.die_noise import apply_noise, hash_counters
 from data_pipeline.wafer_set import FAIL, NO_DIE, PASS
 
 every_augment = pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
