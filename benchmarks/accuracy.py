@@ -36,6 +36,7 @@ from data_pipeline.wafer_files import load_wafers
 from search.trial.data import TrialData
 from search.trial.evaluation import autocast, choose_dtype
 from search.trial.losses import LOSSES
+from search.trial.memory import keep_freed_memory
 from search.trial.params import TrialParams, from_flat
 from search.trial.prediction import Predictor, TestTime, shift_prior
 from search.trial.training import train_and_evaluate
@@ -78,6 +79,7 @@ def split_wafers(job: Job) -> tuple[Any, Splits]:
 def run_job(job: Job) -> Job:
     """Train, keep the logits of the wafers of the validation part, from one view and, if asked for, from eight."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     wafers, splits = split_wafers(job)
     picture = Picture(**BASE["data"] | ARMS[job.arm].get("data", {}))
     parts = [

@@ -20,7 +20,13 @@ from search.errors import TrialFailed
 from search.study.checkpoints import load_checkpoint, save_checkpoint
 from search.study.rows import report_from_row, report_to_row
 from search.trial.data import TrialData
-from search.trial.memory import explain_out_of_memory, is_out_of_memory, peak_memory, restart_peak
+from search.trial.memory import (
+    explain_out_of_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+    peak_memory,
+    restart_peak,
+)
 from search.trial.params import from_flat
 from search.trial.training import EpochReport, Evaluation, train_and_evaluate
 
@@ -48,6 +54,7 @@ class WaferTrial(tune.Trainable):
         """
         assert arrays is not None
         torch.set_num_threads(config["cpus"])
+        keep_freed_memory()
         self._device = torch.device("cuda" if torch.cuda.is_available() and config["gpus"] else "cpu")
         self._classes: tuple[str, ...] = arrays["classes"]
         self._image_size: int = arrays["image_size"]

@@ -20,6 +20,7 @@ from search.study.provenance import describe_data, describe_device
 from search.study.records import append_line, lock_folder, read_lines, write_atomically, write_json
 from search.study.rows import report_from_row, report_to_row
 from search.trial.data import TrialData
+from search.trial.memory import keep_freed_memory
 from search.trial.params import TrialParams
 from search.trial.prediction import Predictor
 from search.trial.training import EpochReport, train_and_evaluate
@@ -69,6 +70,7 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     dataset = open_data(config, results=request.results)
     check_same_data(dataset, fingerprint=best.data_fingerprint, split_fingerprint=best.split_fingerprint)
     torch.set_num_threads(request.threads or best.cpu_threads)
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     say(console, describe(dataset))
     data = _choose_parts(trial_data(dataset, config), on=request.on).to(device)

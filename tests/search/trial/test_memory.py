@@ -1,3 +1,5 @@
+import subprocess
+
 """What a trial holds is measured, and a lack of memory is recognised and explained."""
 
 import sys
@@ -70,3 +72,30 @@ def test_the_reason_says_batch_size_expectation_and_peak_in_one_line():
 @pytest.mark.parametrize(("size", "words"), [(0, "0.0 MiB"), (2**20, "1.0 MiB"), (2**28, "0.25 GiB")])
 def test_bytes_read_as_people_say_them(size, words):
     assert byte_size(size) == words
+
+
+FAULTS = """
+import resource, sys, torch
+from search.trial.memory import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "kept" and not keep_freed_memory():
+    sys.exit("no mallopt")
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+def test_freed_memory_that_is_kept_is_not_cleared_again_by_the_system():
+    command = [sys.executable, "-c", FAULTS]
+
+    faults = {
+        how: int(subprocess.run([*command, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("returned", "kept")
+    }
+
+    assert faults["kept"] < faults["returned"] / 5
