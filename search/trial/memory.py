@@ -20,8 +20,8 @@ _KEEP_ALL = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**2
 def keep_freed_memory() -> bool:
     """Let this process keep what its tensors free, for the next ones; return whether its C library can.
 
-    Otherwise glibc hands large tensors back to Linux, which clears every page anew in the next step: a fifth of the
-    time of a training step on the CPU. The process then stays as large as it was at its peak.
+    Otherwise glibc hands large tensors back to Linux, which clears every page anew in the next step: 5 to 9 % of the
+    processor's time of a training step. The process then stays as large as it was at its peak.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(parameter, value) for parameter, value in _KEEP_ALL)
