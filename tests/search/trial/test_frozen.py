@@ -280,6 +280,7 @@ def test_a_wafer_as_it_is_has_view_0():
     ],
     ids=["plain", "averaged", "subset", "mixed", "eight views"],
 )
+@pytest.mark.slow
 def test_a_whole_trial_reports_the_same_with_and_without_kept_features(changes, make_data, read, train, tmp_path):
     torch.save(efficientnet_b0(weights=None).state_dict(), tmp_path / "weights.pt")
     frozen = {"weights": str(tmp_path / "weights.pt"), "freeze": "backbone", "input_size": 32}

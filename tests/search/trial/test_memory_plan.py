@@ -147,6 +147,7 @@ def test_without_a_validation_part_nothing_is_judged():
     assert 0 < planned.workspace < estimate().workspace
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_keeps_nothing_and_its_weights_need_not_be_there():
     transfer = choose("model", "efficientnet_b0", weights="/nowhere/weights.pth")
     frozen = choose("model", "efficientnet_b0", weights="/nowhere/weights.pth", freeze="backbone")
