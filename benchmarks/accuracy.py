@@ -23,23 +23,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
-from torch import Tensor
 
 from benchmarks.accuracy_table import COLUMNS, class_lines, lines_of
 from benchmarks.arms import ARMS, BASE
 from data_pipeline.batches import EncodedWafers, plain_batches, wrap_arrays
 from data_pipeline.encode import Picture, load_encoded
 from data_pipeline.protocols import PROTOCOLS, k_folds
-from data_pipeline.sampling import SAMPLINGS
 from data_pipeline.splits import Splits
 from data_pipeline.wafer_files import load_wafers
 from search.trial.data import TrialData
-from search.trial.evaluation import autocast, choose_dtype
-from search.trial.losses import LOSSES
+from search.trial.evaluation import autocast
+from search.trial.learner import Learner
 from search.trial.memory import keep_freed_memory
-from search.trial.params import TrialParams, from_flat
-from search.trial.prediction import Predictor, TestTime, shift_prior
-from search.trial.training import train_and_evaluate
+from search.trial.params import from_flat
+from search.trial.prediction import DECIDE_FOR, Predictor, TestTime
 
 N_FOLDS = 5
 VIEWS: Mapping[str, TestTime] = {"one": "single", "eight": "symmetries"}
@@ -93,25 +90,17 @@ def run_job(job: Job) -> Job:
     train, val = (part.to(device) for part in parts)
     data = TrialData(train=train, val=None, n_classes=len(wafers.classes), epoch_samples=job.epoch_samples)
     start = time.perf_counter()
-    training = train_and_evaluate(params, data, generator=torch.Generator().manual_seed(job.seed))
-    predictor = drain(training)
+    learner = Learner(params, data, generator=torch.Generator().manual_seed(job.seed))
+    for epoch in range(1, params.epochs + 1):
+        learner.learn(epoch)
     seconds = time.perf_counter() - start
-    dtype = choose_dtype(params.precision, device)
-    logits = {view: compute_logits(predictor.network, val, test_time=VIEWS[view], dtype=dtype) for view in job.views}
-    shifts = {wanted: decision_shift(params, train, data.n_classes, wanted) for wanted in ("natural", "uniform")}
+    network = learner.predictor.network
+    logits = {view: compute_logits(network, val, test_time=VIEWS[view], dtype=learner.dtype) for view in job.views}
+    shifts = {wanted: learner.shift_for(wanted).cpu().numpy() for wanted in DECIDE_FOR}
     partial = job.path.with_suffix(".partial.npz")
     np.savez(partial, **logits, labels=val.labels.cpu(), rows=splits.val, seconds=seconds, **shifts)
     partial.rename(job.path)
     return job
-
-
-def drain(training: Any) -> Predictor:
-    """Train to the end; return the model."""
-    while True:
-        try:
-            next(training)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
@@ -126,14 +115,6 @@ def compute_logits(
         with autocast(labels.device, dtype):
             logits.append(rule(channels).log_softmax(1).cpu())
     return torch.cat(logits).numpy()
-
-
-def decision_shift(params: TrialParams, train: EncodedWafers, n_classes: int, wanted: Any) -> NDArray[np.float32]:
-    """Compute what a decision for other class shares adds to the logits."""
-    counts = torch.bincount(train.labels, minlength=n_classes).cpu()
-    plan = SAMPLINGS[params.sampling.name](counts.numpy(), **params.sampling.options)
-    tilt: Tensor = LOSSES[params.loss.name](counts, **params.loss.options).prior_tilt
-    return shift_prior(wanted, natural=counts, drawn=torch.from_numpy(plan.end), tilt=tilt).numpy()
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.wafer_set import WaferSet
 from search.trial.metrics import Scores, score_confusion
+from search.trial.prediction import DECIDE_FOR
 
 # Column, decision, score: a balanced score belongs to decisions for equal shares, a natural one to those of the data.
 COLUMNS = (
@@ -42,13 +43,9 @@ def read_judged(paths: Sequence[Path], wafers: WaferSet, *, views: str) -> Judge
     found = [np.load(path) for path in paths]
     if not all(views in file for file in found):
         return None
-    shifts = {"drawn": lambda _: 0.0, "natural": lambda file: file["natural"], "uniform": lambda file: file["uniform"]}
     rows = np.concatenate([file["rows"] for file in found])
     return Judged(
-        logits={
-            name: np.concatenate([file[views] + shift(file) for file in found])  # type: ignore[no-untyped-call]
-            for name, shift in shifts.items()
-        },
+        logits={wanted: np.concatenate([file[views] + file[wanted] for file in found]) for wanted in DECIDE_FOR},
         labels=np.concatenate([file["labels"] for file in found]),
         lots=np.unique(wafers.lots[rows], return_inverse=True)[1],
         seconds=sum(float(file["seconds"]) for file in found),

@@ -104,13 +104,30 @@ def effective_number(counts: NDArray[np.int64], *, beta: float = 0.999) -> Plan:
         Cui et al. 2019, Class-Balanced Loss Based on Effective Number of Samples, arXiv:1901.05555, its weights of the
         loss used as probabilities.
     """
+    n = np.maximum(counts, 1)
+    return _steady(np.where(counts > 0, n / count_effectively(n, beta=beta), 0.0))
+
+
+def count_effectively(counts: NDArray[np.int64], *, beta: float) -> NDArray[np.float64]:
+    """Return the effective number of wafers of each class, (1 - beta^n) / (1 - beta); see `effective_number`.
+
+    Args:
+        counts: Wafers of each class, at least 1, shape (K,).
+        beta: How much wafers overlap, in [0, 1): at 0 all of a class count as one.
+
+    Raises:
+        ValueError: If beta is outside [0, 1).
+
+    Example:
+        >>> count_effectively(np.array([1, 2, 1000]), beta=0.5)
+        array([1. , 1.5, 2. ])
+    """
     if not 0 <= beta < 1:
         raise ValueError(f"beta must be in [0, 1); got {beta}")
     if beta == 0:
-        return imbalanced(counts)
-    n = np.maximum(counts, 1)
-    effective = -np.expm1(n * math.log(beta)) / (1 - beta)
-    return _steady(np.where(counts > 0, n / effective, 0.0))
+        return np.ones(len(counts))
+    effective: NDArray[np.float64] = -np.expm1(counts * math.log(beta)) / (1 - beta)
+    return effective
 
 
 def per_class(counts: NDArray[np.int64], *, per_class: int = 2000) -> Plan:

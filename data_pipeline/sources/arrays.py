@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
 from data_pipeline.sources.bombs import refuse_bomb
-from data_pipeline.sources.raw import RawWafers, to_codes
+from data_pipeline.sources.raw import RawWafers, list_names, to_codes
 
 _OURS = ("maps", "offset", "height", "width", "label", "lot")
 _MIXED = ("arr_0", "arr_1")
@@ -67,9 +67,8 @@ def read_npz(path: Path) -> RawWafers:
         wanted = _MIXED if set(_MIXED) <= set(names) and "maps" not in names else _OURS
         missing = [name for name in wanted if name not in names]
         if missing:
-            found = ", ".join(repr(name[:50]) for name in names[:20]) or "none at all"
             raise DataError(
-                f"{path}: lacks the arrays {', '.join(missing)}; found {found}; "
+                f"{path}: lacks the arrays {', '.join(missing)}; found {list_names(names)}; "
                 f"must have {', '.join(_OURS)}, or {' and '.join(_MIXED)} of MixedWM38"
             )
         optional = [name for name in ("official",) if wanted is _OURS and name in names]

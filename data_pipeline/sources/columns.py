@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
 from data_pipeline.sources.bombs import refuse_bomb
-from data_pipeline.sources.raw import RawWafers, to_codes
+from data_pipeline.sources.raw import RawWafers, list_names, to_codes
 
 _NEEDED = ("map", "height", "width", "lot")
 _OPTIONAL = ("label", "official")
@@ -68,10 +68,9 @@ def _check_file(file: pq.ParquetFile, path: Path) -> None:
     names = file.schema_arrow.names
     missing = [name for name in _NEEDED if name not in names]
     if missing:
-        found = ", ".join(repr(name[:50]) for name in names[:20]) or "none at all"
         raise DataError(
-            f"{path}: lacks the columns {', '.join(missing)}; found {found}; must have {', '.join(_NEEDED)}, "
-            f"may have {' and '.join(_OPTIONAL)}"
+            f"{path}: lacks the columns {', '.join(missing)}; found {list_names(names)}; "
+            f"must have {', '.join(_NEEDED)}, may have {' and '.join(_OPTIONAL)}"
         )
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     refuse_bomb(sum(group.total_byte_size for group in groups), packed=path.stat().st_size, path=path, what="bytes")

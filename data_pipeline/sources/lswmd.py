@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data_pipeline.errors import DataError
 from data_pipeline.sources.bombs import refuse_bomb
 from data_pipeline.sources.pickles import Array, Frame, damage, limit_memory, read_frame
-from data_pipeline.sources.raw import RawWafers, gather, to_codes
+from data_pipeline.sources.raw import RawWafers, gather, list_names, to_codes
 
 Progress = Callable[[int, int], None]
 
@@ -89,7 +89,7 @@ def _take_columns(frame: Frame, source: str) -> tuple[list[Any], list[Any], list
         if name is None:
             raise DataError(
                 f"{source}: must have a column with the {meaning}, named like {_example(patterns)}; "
-                f"got the columns {_list_names(frame.names)}; rename one"
+                f"got the columns {list_names(frame.names)}; rename one"
             )
         wanted.append(frame.column(name))
     parts = None if official is None else frame.column(official)
@@ -105,16 +105,12 @@ def _find(names: Sequence[str], patterns: Sequence[str], meaning: str, source: s
         if len(exact or found) == 1:
             return (exact or found)[0]
         if found:
-            raise DataError(f"{source}: must have one column with the {meaning}; got {_list_names(found)}; rename one")
+            raise DataError(f"{source}: must have one column with the {meaning}; got {list_names(found)}; rename one")
     return None
 
 
 def _example(patterns: Sequence[str]) -> str:
     return {_MAP: "'waferMap'", _LABEL: "'failureType'", _LOT: "'lotName'"}[tuple(patterns)]
-
-
-def _list_names(names: Sequence[str]) -> str:
-    return ", ".join(repr(name[:50]) for name in names[:20]) or "none at all"
 
 
 def _to_label(value: object) -> str | None:

@@ -101,3 +101,13 @@ def gather(
         source=source,
         left_out=left_out or {},
     )
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Write the names that a file holds for people, shortened: they may be hostile.
+
+    Example:
+        >>> list_names(["maps", "lot"]), list_names([])
+        ("'maps', 'lot'", 'none at all')
+    """
+    return ", ".join(repr(name[:50]) for name in names[:20]) or "none at all"

@@ -22,7 +22,7 @@ from search.trial.frozen import FrozenBackbone, open_frozen, views_of
 from search.trial.losses import LOSSES
 from search.trial.optimization import OPTIMIZERS, SCHEDULES
 from search.trial.params import TrialParams
-from search.trial.prediction import Predictor, shift_prior
+from search.trial.prediction import DecideFor, Predictor, shift_prior
 
 State = dict[str, Any]
 
@@ -72,9 +72,13 @@ class Learner:
         plan = SAMPLINGS[params.sampling.name](counts.cpu().numpy(), **params.sampling.options)
         self._draws = WaferDraws(self._train.labels, plan=plan, epoch_samples=self._data.epoch_samples)
         self._loss = LOSSES[params.loss.name](counts, **params.loss.options)
-        self._shift = shift_prior(
-            params.decide_for, natural=counts.cpu(), drawn=torch.from_numpy(plan.end), tilt=self._loss.prior_tilt
-        ).to(self.device)
+        self._natural, self._drawn = counts.cpu(), torch.from_numpy(plan.end)
+        self._shift = self.shift_for(params.decide_for)
+
+    def shift_for(self, wanted: DecideFor) -> Tensor:
+        """Compute what a decision for these class shares adds to the network's logits, shape (K,), on the device."""
+        tilt = self._loss.prior_tilt
+        return shift_prior(wanted, natural=self._natural, drawn=self._drawn, tilt=tilt).to(self.device)
 
     @property
     def lr(self) -> float:
@@ -153,8 +157,7 @@ class Learner:
         params, generator = self._params, self._generator
         drawn = self._draws.next_epoch(generator, progress=(epoch - 1) / max(params.epochs - 1, 1))
         choices = AUGMENTS[params.augment.name](len(drawn), generator, **params.augment.options)
-        views = None if self._features is None else views_of(choices, n=len(drawn))
-        if self._features is not None and views is not None:
+        if self._features is not None and (views := views_of(choices, n=len(drawn))) is not None:
             try:
                 return self._features.head, self._features.train_batches(drawn, views, batch_size=params.batch_size)
             except DataError:  # a full disk, say: the features only save time

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from data_pipeline.sampling import count_effectively
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loss:
@@ -103,9 +105,7 @@ def class_balanced(counts: Tensor, *, beta: float = 0.999) -> Loss:
     Source:
         Cui et al. 2019, Class-Balanced Loss Based on Effective Number of Samples, arXiv:1901.05555.
     """
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta must be in [0, 1); got {beta}")
-    effective = (1 - beta ** counts.clamp(min=1).double()) / (1 - beta)
+    effective = torch.from_numpy(count_effectively(counts.clamp(min=1).cpu().numpy(), beta=beta)).to(counts.device)
     weight = (1 / effective / (_shares(counts) / effective).sum()).float()  # 1 on average over the wafers
 
     def compute(logits: Tensor, labels: Tensor) -> Tensor:
