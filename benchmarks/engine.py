@@ -26,7 +26,7 @@ from torchvision import transforms
 from data_pipeline.augment import AUGMENTS
 from data_pipeline.batches import EncodedWafers, train_batches
 from models import build_model
-from search.study.config import DataConfig
+from search.space.config import DataConfig
 from search.study.data import open_data
 from search.trial.evaluation import autocast, choose_dtype
 from search.trial.memory import keep_freed_memory

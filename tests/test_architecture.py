@@ -15,10 +15,11 @@ COMMANDS = {
 # Which rooms of search may be imported from which; a room may always import itself and search.errors.
 ROOMS = {
     "trial": set(),
-    "study": {"trial"},
-    "views": {"trial", "study"},
-    "final": {"trial", "study", "views"},
-    "execution": {"trial", "study", "views"},
+    "space": {"trial"},
+    "study": {"trial", "space"},
+    "views": {"trial", "space", "study"},
+    "final": {"trial", "space", "study", "views"},
+    "execution": {"trial", "space", "study", "views"},
 }
 FILES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
 

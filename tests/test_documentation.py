@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from search.study.reference import write_reference
+from search.space.reference import write_reference
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -14,7 +14,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 def test_the_key_reference_is_written_from_the_models():
     written = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 
-    assert written == write_reference(), "run `python -m search.study.reference`"
+    assert written == write_reference(), "run `python -m search.space.reference`"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import ray
 
 from search.errors import ConfigError
-from search.study.config import ResourcesConfig
+from search.space.config import ResourcesConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

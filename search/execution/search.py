@@ -10,8 +10,8 @@ from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.cluster import Cluster, start_ray, stop_ray
 from search.execution.device import find_share
 from search.execution.tuner import run_trials
+from search.space.config_file import find_space, is_study_name, load_study_config
 from search.study.best import write_best
-from search.study.config_file import find_space, is_study_name, load_study_config
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
 from search.study.marks import marks_of
 from search.study.planning import Planner, find_largest

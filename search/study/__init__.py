@@ -1,1 +1,1 @@
-"""One study: its space, its trials, its judge, its files. Free of Ray, so that anything can drive it."""
+"""One study: its trials, its judge, its files. Free of Ray, so that anything can drive it."""

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 
-from search.study.config import AshaConfig
+from search.space.config import AshaConfig
 
 
 class Asha:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.study.config import DataConfig
-from search.study.config_file import read_section
+from search.space.config import DataConfig
+from search.space.config_file import read_section
+from search.space.problems import Problems
+from search.space.strict_yaml import dump_yaml, read_yaml
 from search.study.marks import marks_of, name_wafers, warnings_of
-from search.study.problems import Problems
 from search.study.records import write_atomically
 from search.study.rows import COMPLETE, STOPPED, TrialRecord
-from search.study.strict_yaml import dump_yaml, read_yaml
 from search.study.study import Study
 from search.trial.metrics import Scores
 from search.trial.params import TrialParams, from_flat

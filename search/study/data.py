@@ -5,7 +5,7 @@ from pathlib import Path
 from data_pipeline.dataset import Dataset, open_dataset
 from data_pipeline.encode import Picture
 from search.errors import ConfigError
-from search.study.config import DataConfig, StudyConfig
+from search.space.config import DataConfig, StudyConfig
 from search.study.marks import name_wafers
 from search.study.provenance import describe_data
 from search.trial.data import TrialData

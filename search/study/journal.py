@@ -12,10 +12,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from search.errors import ConfigError
-from search.study.config import StudyConfig
+from search.space.config import StudyConfig
+from search.space.space import epochs_of
 from search.study.records import StudyFolder, cut_torn_line, read_lines, to_line, write_atomically
 from search.study.rows import FAILED, TrialRecord, collect_rows
-from search.study.space import epochs_of
 
 
 def open_journal(folder: StudyFolder, config: StudyConfig) -> optuna.Study:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from search.study.config import DataConfig, StudyConfig
-from search.study.space import Space
+from search.space.config import DataConfig, StudyConfig
+from search.space.space import Space
 from search.trial.memory_plan import MemoryEstimate, estimate_memory
 from search.trial.params import TrialParams, find_contradiction, from_flat
 from search.trial.vocabulary import Scalar

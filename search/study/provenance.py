@@ -14,9 +14,9 @@ import torch
 from data_pipeline.dataset import Dataset
 from data_pipeline.splits import PARTS
 from search.errors import ConfigError
-from search.study.config import StudyConfig
+from search.space.config import StudyConfig
+from search.space.strict_yaml import dump_yaml, read_yaml
 from search.study.records import StudyFolder, read_json, write_atomically, write_json
-from search.study.strict_yaml import dump_yaml, read_yaml
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "scikit-learn")
 # Raising these is how a study is extended; where the wafers lie does not matter, their fingerprint does.

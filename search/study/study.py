@@ -15,12 +15,12 @@ from types import TracebackType
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from search.space.config import StudyConfig
+from search.space.space import epochs_of
 from search.study.asha import Asha
-from search.study.config import StudyConfig
 from search.study.journal import open_journal, recover
 from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
-from search.study.space import epochs_of
 from search.trial.params import TrialParams, find_contradiction, from_flat
 from search.trial.training import EpochReport
 from search.trial.vocabulary import Scalar

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from search.space.strict_yaml import read_yaml
 from search.study.marks import warnings_of
 from search.study.records import StudyFolder, read_json, read_lines, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, collect_rows
-from search.study.strict_yaml import read_yaml
 from search.trial.metrics import Scores
 from search.views.figures import draw_all_curves, draw_confusion, draw_curves, draw_history
 from search.views.words import memory_of, number

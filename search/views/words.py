@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
+from search.space.space import Space
 from search.study.planning import Largest
 from search.study.rows import TrialRecord
-from search.study.space import Space
 from search.trial.memory import byte_size
 from search.trial.metrics import Scores
 from search.trial.vocabulary import Scalar

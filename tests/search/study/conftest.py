@@ -4,43 +4,15 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hypothesis import settings
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.study.config import StudyConfig
-from search.study.config_file import load_study_config
+from search.space.config import StudyConfig
 from search.study.records import StudyFolder
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
 from search.study.study import Study
 from search.testing import FakeClock, drive, quality_by_lr
-
-# A property must hold, not be quick: two shared cores stall now and then.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
-
-
-@pytest.fixture(scope="session")
-def write_yaml(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Write a YAML file in a folder of its own."""
-
-    def write(text: str | bytes, *, name: str = "space.yaml") -> Path:
-        path = tmp_path_factory.mktemp("yaml") / name
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return path
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def load(write_yaml: Callable[..., Path]) -> Callable[..., StudyConfig]:
-    """Load a space file from its text."""
-
-    def load_text(text: str, *, overrides: dict[str, object] | None = None) -> StudyConfig:
-        return load_study_config(write_yaml(text), overrides=overrides)
-
-    return load_text
 
 
 @pytest.fixture(scope="session")

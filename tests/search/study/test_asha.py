@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.space.config import AshaConfig
 from search.study.asha import Asha
-from search.study.config import AshaConfig
 
 factors = st.integers(2, 5)
 orders = st.integers(1, 40).flatmap(lambda n: st.permutations(range(n)))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from search.errors import ConfigError, TrialFailed
+from search.space.strict_yaml import read_yaml
 from search.study.best import load_best, write_best
-from search.study.strict_yaml import read_yaml
 from search.testing import drive, quality_by_lr
 
 # Twelve hex digits may look like a number.

@@ -9,7 +9,7 @@ import torch
 
 from data_pipeline.errors import DataError
 from search.errors import ConfigError
-from search.study.config import DataConfig
+from search.space.config import DataConfig
 from search.study.data import absent_classes, check_objective, check_same_data, describe, open_data, trial_data
 from search.study.provenance import describe_data
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search.errors import ConfigError
-from search.study.config_file import load_study_config
+from search.space.config_file import load_study_config
 from search.study.provenance import check_same_study, describe_device, record_attempt
 from search.study.records import StudyFolder, read_json
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search.errors import ConfigError, TrialFailed
+from search.space.strict_yaml import dump_yaml
 from search.study.records import StudyFolder
 from search.study.rows import COMPLETE, FAILED, RUNNING, STOPPED
-from search.study.strict_yaml import dump_yaml
 from search.study.study import JUDGED, Decision
 from search.testing import drive, fake_report, quality_by_lr
 
@@ -536,7 +536,7 @@ def test_a_paused_trial_whose_process_dies_stays_paused(folder, make_config, ope
 DRIVER = """
 import sys, time
 from pathlib import Path
-from search.study.config_file import load_study_config
+from search.space.config_file import load_study_config
 from search.study.records import StudyFolder
 from search.study.study import Study
 from search.testing import drive, quality_by_lr

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from search.space.space import Branch, Choice, Constant, Range, Space
 from search.study.rows import COMPLETE, TrialRecord
-from search.study.space import Branch, Choice, Constant, Range, Space
 from search.testing import fake_report
 from search.trial.metrics import score_confusion
 from search.views.figures import draw_all_curves, draw_confusion, draw_curves, draw_history

@@ -7,7 +7,7 @@ import torch
 from torchvision.models import efficientnet_b0
 
 from search.errors import ConfigError
-from search.study.space import Branch, Choice, Constant, Range
+from search.space.space import Branch, Choice, Constant, Range
 
 KNOWN_MODELS = "(known: efficientnet_b0, resnet18, wafer_cnn, wafer_resnet)"
 CNN = "model: {choose: {wafer_cnn: {%s}}}"

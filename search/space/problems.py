@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from search.errors import ConfigError
-from search.study.strict_yaml import KeyPath, Lines
+from search.space.strict_yaml import KeyPath, Lines
 
 
 class Problems:

@@ -8,8 +8,8 @@ import pytest
 
 import configs
 from search.errors import ConfigError
-from search.study.config_file import find_space, load_study_config
-from search.study.strict_yaml import dump_yaml
+from search.space.config_file import find_space, load_study_config
+from search.space.strict_yaml import dump_yaml
 
 SHIPPED = Path(configs.__file__).parent
 SPACE = "space: {epochs: [4, 8], lr: {low: 1e-4, high: 1e-2, log: true}, grad_clip: {low: 0.0, high: 2.0, step: 0.5}}\n"

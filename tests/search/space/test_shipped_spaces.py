@@ -11,8 +11,8 @@ from torchvision.models import EfficientNet_B0_Weights, efficientnet_b0
 
 import configs
 from search.errors import ConfigError
-from search.study.config_file import load_study_config
-from search.study.strict_yaml import dump_yaml, read_yaml
+from search.space.config_file import load_study_config
+from search.space.strict_yaml import dump_yaml, read_yaml
 from search.trial.params import TrialParams, from_flat
 
 FILES = sorted(Path(configs.__file__).parent.rglob("*.yaml"))

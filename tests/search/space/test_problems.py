@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from search.errors import ConfigError
-from search.study.problems import Problems
+from search.space.problems import Problems
 
 LINES = {(): 1, ("space",): 4, ("space", "epochs"): 5, ("space", "epochs", 1): 7}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.study.space import Branch, Choice, Constant, Range, Space, epochs_of, to_tree
+from search.space.space import Branch, Choice, Constant, Range, Space, epochs_of, to_tree
 
 scalars = st.integers(-100, 100) | st.floats(-100, 100) | st.sampled_from(["a", "off", "1e-4"]) | st.booleans()
 constants = st.builds(Constant, scalars)

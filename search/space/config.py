@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_pipeline.encode import Aspect, Encoding
-from search.study.objective import Objective
-from search.study.space import Space, to_tree
+from search.space.objective import Objective
+from search.space.space import Space, to_tree
 from search.trial.vocabulary import Scalar
 
 

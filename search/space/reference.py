@@ -1,4 +1,4 @@
-"""docs/configuration.md, written from the models that read the keys: python -m search.study.reference."""
+"""docs/configuration.md, written from the models that read the keys: python -m search.space.reference."""
 
 import inspect
 import re
@@ -9,15 +9,15 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from search.study.config import DataConfig, ResourcesConfig, SearchConfig
-from search.study.objective import METRICS
+from search.space.config import DataConfig, ResourcesConfig, SearchConfig
+from search.space.objective import METRICS
 from search.trial.losses import PRIOR_CORRECTING
 from search.trial.params import FIELDS, TrialParams, describe_field
 from search.trial.vocabulary import CHOICES, options_of
 
 _INTRODUCTION = f"""# Every key of a space file
 
-This page is written by `python -m search.study.reference` and held by a test; edit the models, not the page.
+This page is written by `python -m search.space.reference` and held by a test; edit the models, not the page.
 
 A space file has the sections `name`, `data`, `space`, `objective`, `first`, `search` and `resources`. Under `space`,
 a scalar is a constant, a list a choice, `{{low: ..., high: ..., log: true, step: ...}}` a range, and

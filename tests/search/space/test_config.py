@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.study.config import ResourcesConfig, SearchConfig, parse_duration
+from search.space.config import ResourcesConfig, SearchConfig, parse_duration
 
 numbers = st.integers(0, 10**6) | st.floats(0, 10**6).map(lambda x: round(x, 3))
 

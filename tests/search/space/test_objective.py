@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.study.objective import METRICS, Objective
+from search.space.objective import METRICS, Objective
 from search.trial.metrics import score_confusion
 
 CLASSES = ("Center", "Edge-Ring", "none")

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from search.errors import ConfigError
-from search.study.strict_yaml import dump_yaml, read_yaml
+from search.space.strict_yaml import dump_yaml, read_yaml
 
 NUMBERS = {
     "1e-4": 0.0001,

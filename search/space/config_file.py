@@ -10,12 +10,12 @@ from typing import Any, TypeGuard, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from search.errors import ConfigError
-from search.study.config import DataConfig, ResourcesConfig, SearchConfig, Section, StudyConfig
-from search.study.grammar import parse_space
-from search.study.objective import METRICS, Objective
-from search.study.problems import Problems
-from search.study.space import Range, Space, epochs_of
-from search.study.strict_yaml import read_yaml
+from search.space.config import DataConfig, ResourcesConfig, SearchConfig, Section, StudyConfig
+from search.space.grammar import parse_space
+from search.space.objective import METRICS, Objective
+from search.space.problems import Problems
+from search.space.space import Range, Space, epochs_of
+from search.space.strict_yaml import read_yaml
 from search.trial.params import find_contradiction, split_key
 from search.trial.vocabulary import nearest
 

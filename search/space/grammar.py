@@ -6,9 +6,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from search.study.problems import Problems
-from search.study.space import Branch, Choice, Constant, Node, Range, Space
-from search.study.strict_yaml import KeyPath
+from search.space.problems import Problems
+from search.space.space import Branch, Choice, Constant, Node, Range, Space
+from search.space.strict_yaml import KeyPath
 from search.trial.params import FIELDS, TrialParams, check_key, check_value, try_options
 from search.trial.vocabulary import CHOICES, Scalar, nearest, options_of
 
