@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from ray import tune
 
-from search.errors import StudyAborted
 from search.execution.adapters import StudyScheduler, StudySearcher
 from search.execution.cluster import Cluster
 from search.execution.trainable import WaferTrial, share_arrays
@@ -54,8 +53,8 @@ def run_trials(study: Study, data: TrialData, cluster: Cluster, *, on_event: Cal
             ),
         )
         tuner.fit()
-    if study.abort_reason:
-        raise StudyAborted(study.abort_reason)
+    if study.failure:
+        raise study.failure
     return study.is_over
 
 

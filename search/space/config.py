@@ -8,8 +8,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_pipeline.encode import Aspect, Encoding
+from search.space.expressions import Expression
+from search.space.floors import Floor
 from search.space.objective import Objective
 from search.space.space import Space, to_tree
+from search.trial.params import find_contradiction
 from search.trial.vocabulary import Scalar
 
 
@@ -50,11 +53,17 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
 
 
+Sampler = Literal["tpe", "random", "qmc", "gp"]
+
+
 class AshaConfig(Section):
     """When losing trials are stopped."""
 
     first_rung: int = Field(2, ge=1, description="First epoch after which a trial may be stopped.")
     factor: int = Field(3, ge=2, le=10, description="One of how many goes on, and the distance between rungs.")
+    peers: int = Field(
+        3, ge=1, le=10_000, description="Others that must have reached a rung before one is stopped there."
+    )
 
     @field_validator("first_rung", mode="before")
     @classmethod
@@ -76,11 +85,26 @@ class SearchConfig(Section):
     time: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Over all attempts: 20m, 1h30m, or seconds; null: no end."
     )
-    sampler: Literal["tpe", "random"] = Field("tpe", description="Who proposes configurations.")
+    gpu_hours: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Hours of training and judging, times the GPUs of a trial; null: no end.",
+    )
+    trial_time: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="A configuration that would train longer does not work; as `time`."
+    )
+    failures: int = Field(3, ge=1, le=1000, description="So many trials that break one after the other end the search.")
+    sampler: Sampler = Field("tpe", description="Who proposes configurations: see the introduction.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the sampler.")
-    stop: StopConfig | None = Field(StopConfig(), description="null: every trial runs to its end.")
+    stop: StopConfig | None = Field(StopConfig(), description="none: every trial runs to its end.")
 
-    @field_validator("time", mode="before")
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _read_none(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @field_validator("time", "trial_time", mode="before")
     @classmethod
     def _read_duration(cls, value: Any) -> Any:
         return parse_duration(value) if isinstance(value, str) else value
@@ -102,6 +126,23 @@ class ResourcesConfig(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Configurations that are never tried.
+
+    Attributes:
+        condition: What is true of them.
+        why: The reason, for people.
+    """
+
+    condition: Expression
+    why: str
+
+    def to_tree(self) -> dict[str, str]:
+        """Write it in the form in which YAML files hold it."""
+        return {"if": self.condition.text, "why": self.why}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyConfig:
     """Everything that makes a study what it is.
 
@@ -111,6 +152,8 @@ class StudyConfig:
         space: What may be tried.
         objective: What is maximised.
         first: Flat, partial configurations that are tried before the sampler's own.
+        forbid: Configurations that are never tried.
+        floors: What the F1 of single classes, or any other score, must reach.
         search: How long and how.
         resources: What one trial gets.
     """
@@ -120,8 +163,15 @@ class StudyConfig:
     space: Space
     objective: Objective
     first: tuple[Mapping[str, Scalar], ...]
+    forbid: tuple[Rule, ...]
+    floors: tuple[Floor, ...]
     search: SearchConfig
     resources: ResourcesConfig
+
+    def forbids(self, config: Mapping[str, Scalar]) -> str | None:
+        """Say why a flat configuration is never tried, or return None."""
+        broken = (rule.why for rule in self.forbid if rule.condition.holds(config))
+        return find_contradiction(config) or next(broken, None)
 
     def to_tree(self) -> dict[str, Any]:
         """Write it, all defaults filled in, in the form in which YAML files hold it."""
@@ -131,6 +181,8 @@ class StudyConfig:
             "space": to_tree(self.space.nodes),
             "objective": self.objective.to_tree(),
             "first": [dict(point) for point in self.first],
+            "forbid": [rule.to_tree() for rule in self.forbid],
+            "constraints": [floor.text for floor in self.floors],
             "search": self.search.model_dump(),
             "resources": self.resources.model_dump(),
         }

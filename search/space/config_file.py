@@ -10,18 +10,20 @@ from typing import Any, TypeGuard, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from search.errors import ConfigError
-from search.space.config import DataConfig, ResourcesConfig, SearchConfig, Section, StudyConfig
+from search.space.config import DataConfig, ResourcesConfig, Rule, SearchConfig, Section, StudyConfig
+from search.space.expressions import ExpressionError, check_expression, parse_expression
+from search.space.floors import Floor, parse_floor
 from search.space.grammar import parse_space
-from search.space.objective import METRICS, Objective
+from search.space.objective import METRICS, OVER, Objective
 from search.space.problems import Problems
 from search.space.space import Range, Space, epochs_of
 from search.space.strict_yaml import read_yaml
 from search.trial.params import find_contradiction, split_key
 from search.trial.vocabulary import nearest
 
-# Parts of the grammar that are designed but not built; to ignore them silently would be worse than to lack them.
-_NOT_YET = ("forbid", "constraints", "confirm")
-_SECTIONS = ("name", "data", "space", "objective", "first", "search", "resources")
+# A part of the grammar that is designed but not built; to ignore it silently would be worse than to lack it.
+_NOT_YET = ("confirm",)
+_SECTIONS = ("name", "data", "space", "objective", "first", "forbid", "constraints", "search", "resources")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _TYPES = {
     "int_type": "a whole number",
@@ -80,12 +82,15 @@ def load_study_config(path: Path, *, overrides: Mapping[str, Any] | None = None)
             problems.add((key,), f"unknown key; {nearest(key, list(_SECTIONS))}")
     data = read_section(DataConfig, tree, "data", problems)
     search = read_section(SearchConfig, tree, "search", problems)
+    space = parse_space(tree.get("space"), problems, image_size=data.image_size)
     config = StudyConfig(
         name=_read_name(tree.get("name", path.stem), problems),
         data=data,
-        space=parse_space(tree.get("space"), problems, image_size=data.image_size),
+        space=space,
         objective=_read_objective(tree.get("objective", {}), problems),
         first=tuple(tree["first"]) if isinstance(tree.get("first"), list) else (),
+        forbid=_read_rules(tree.get("forbid", []), space, problems),
+        floors=_read_floors(tree.get("constraints", []), problems),
         search=search,
         resources=read_section(ResourcesConfig, tree, "resources", problems),
     )
@@ -143,28 +148,74 @@ def _read_name(value: Any, problems: Problems) -> str:
 
 
 def _read_objective(tree: Any, problems: Problems) -> Objective:
-    if not isinstance(tree, dict) or set(tree) - {"maximize", "weights"} or len(tree) > 1:
-        forms = f"{{maximize: {' or '.join(METRICS)}}} or {{weights: {{CLASS: number}}}}"
+    if (
+        not isinstance(tree, dict)
+        or set(tree) - {"maximize", "weights", "over"}
+        or {"maximize", "weights"} <= set(tree)
+    ):
+        forms = f"{{maximize: {' or '.join(METRICS)}}} or {{weights: {{CLASS: number}}}}, with `over` beside it"
         problems.add(("objective",), f"must be {forms}; got {tree!r}")
         return Objective()
+    over, metric = tree.get("over", Objective().over), tree.get("maximize", Objective().metric)
+    if over not in OVER:
+        problems.add(("objective", "over"), f"unknown rule {over!r}; {nearest(str(over), list(OVER))}")
     if "weights" in tree:
         weights = tree["weights"]
-        good = (
-            isinstance(weights, dict)
-            and weights
-            and all(
-                isinstance(w, int | float) and not isinstance(w, bool) and 0 < w < float("inf")
-                for w in weights.values()
-            )
-        )
-        if not good:
+        is_table = isinstance(weights, dict) and bool(weights)
+        if not is_table or not all(_is_weight(weight) for weight in weights.values()):
             problems.add(("objective", "weights"), f"must map classes to numbers above 0; got {weights!r}")
             return Objective()
-        return Objective(metric="weighted_f1", weights=weights)
-    metric = tree.get("maximize", Objective().metric)
+        return Objective(metric="weighted_f1", weights=weights, over=str(over))
     if metric not in METRICS:
         problems.add(("objective", "maximize"), f"unknown metric {metric!r}; {nearest(str(metric), list(METRICS))}")
-    return Objective(metric=str(metric))
+    return Objective(metric=str(metric), over=str(over))
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _read_rules(tree: Any, space: Space, problems: Problems) -> tuple[Rule, ...]:
+    """Read what is forbidden; each rule says in words why."""
+    if not isinstance(tree, list):
+        problems.add(("forbid",), f"must be a list of {{if: CONDITION, why: REASON}}; got {tree!r}")
+        return ()
+    rules: list[Rule] = []
+    for i, entry in enumerate(tree):
+        if not isinstance(entry, dict) or set(entry) != {"if", "why"} or not all(map(_is_text, entry.values())):
+            problems.add(("forbid", i), f"must be {{if: CONDITION, why: REASON}}, both texts; got {entry!r}")
+            continue
+        try:
+            condition = parse_expression(entry["if"])
+        except ExpressionError as error:
+            problems.add(("forbid", i, "if"), str(error))
+            continue
+        for problem in check_expression(condition, space):
+            problems.add(("forbid", i, "if"), problem)
+        rules.append(Rule(condition=condition, why=entry["why"]))
+    return tuple(rules)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _read_floors(tree: Any, problems: Problems) -> tuple[Floor, ...]:
+    if not isinstance(tree, list):
+        problems.add(("constraints",), f'must be a list such as ["f1[Scratch] >= 0.60"]; got {tree!r}')
+        return ()
+    floors: dict[str, Floor] = {}
+    for i, entry in enumerate(tree):
+        try:
+            floor = parse_floor(str(entry))
+        except ValueError as error:
+            problems.add(("constraints", i), str(error))
+            continue
+        what = floor.text.partition(" ")[0]
+        if what in floors:
+            problems.add(("constraints", i), f"{what} has two floors; keep the higher one")
+        floors[what] = floor
+    return tuple(floors.values())
 
 
 def _check_first(points: Any, space: Space, problems: Problems) -> None:

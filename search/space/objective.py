@@ -1,13 +1,16 @@
 """What a search maximises: one number out of the per-class F1 of the validation part."""
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from search.trial.metrics import Scores
 
 METRICS = ("balanced_macro_f1", "macro_f1", "worst_class_f1")
+# What is made of the numbers of all epochs so far; the same for the sampler, the judge and the winner.
+OVER = ("last", "mean_last_3", "ema")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,13 +20,30 @@ class Objective:
     Attributes:
         metric: A name out of METRICS, or "weighted_f1".
         weights: For "weighted_f1": weight of each class that counts, all positive.
+        over: One of OVER. last: the last epoch counts; mean_last_3: the mean of the last three; ema: all, each half as
+            much as the one after it. The two smooth the noise of single epochs.
     """
 
     metric: str = "balanced_macro_f1"
     weights: Mapping[str, float] = field(default_factory=dict)
+    over: str = "last"
 
-    def value(self, scores: Scores, classes: tuple[str, ...]) -> float:
-        """Return the number to maximise, in [0, 1]."""
+    def value(self, epochs: Sequence[Scores], classes: tuple[str, ...]) -> float:
+        """Return the number to maximise, in [0, 1].
+
+        Args:
+            epochs: Scores after each epoch so far, at least one.
+            classes: Names of the K classes.
+        """
+        values = [self._of_epoch(scores, classes) for scores in epochs]
+        match self.over:
+            case "mean_last_3":
+                return statistics.fmean(values[-3:])
+            case "ema":
+                return statistics.fmean(values, weights=[0.5 ** (len(values) - i) for i in range(len(values))])
+        return values[-1]
+
+    def _of_epoch(self, scores: Scores, classes: tuple[str, ...]) -> float:
         if self.metric != "weighted_f1":
             return float(getattr(scores, self.metric))
         f1 = {name: scores.f1[classes.index(name)] for name in self.weights}
@@ -32,4 +52,5 @@ class Objective:
 
     def to_tree(self) -> dict[str, Any]:
         """Write it in the form in which YAML files hold it."""
-        return {"weights": dict(self.weights)} if self.weights else {"maximize": self.metric}
+        what = {"weights": dict(self.weights)} if self.weights else {"maximize": self.metric}
+        return {**what, "over": self.over}

@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 
 from search.space.config import AshaConfig
+from search.study.rows import Standing
 
 
 class Asha:
@@ -11,7 +12,7 @@ class Asha:
 
     A rung is an epoch: the first rung, then each `factor` times the one before, below the trial's own length. Only
     trials of the same length are compared: a short schedule has cooled down at an epoch where a long one still learns
-    fast, so mixing them would reward shortness. Until a rung holds more than `factor` trials, nobody is stopped there.
+    fast, so mixing them would reward shortness. Until a rung holds `peers` others, nobody is stopped there.
 
     Source:
         Li et al. 2018, A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934, algorithm 2, with
@@ -20,7 +21,7 @@ class Asha:
 
     def __init__(self, config: AshaConfig) -> None:
         self._config = config
-        self._values: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)  # (length, rung) -> trial -> value
+        self._rungs: dict[tuple[int, int], dict[int, Standing]] = defaultdict(dict)  # (length, rung) -> trial
 
     def rungs(self, length: int) -> list[int]:
         """List the epochs after which a trial of `length` epochs may be stopped."""
@@ -30,26 +31,26 @@ class Asha:
             rung *= self._config.factor
         return rungs
 
-    def remember(self, trial: int, *, epoch: int, length: int, value: float) -> None:
-        """Note what a trial scored; only epochs that are rungs are kept."""
+    def remember(self, trial: int, *, epoch: int, length: int, standing: Standing) -> None:
+        """Note how a trial stood; only epochs that are rungs are kept."""
         if epoch in self.rungs(length):
-            self._values[length, epoch][trial] = value
+            self._rungs[length, epoch][trial] = standing
 
-    def is_losing(self, trial: int, *, epoch: int, length: int, value: float) -> bool:
-        """Judge a trial by its score after an epoch, and remember it.
+    def is_losing(self, trial: int, *, epoch: int, length: int, standing: Standing) -> bool:
+        """Judge a trial by how it stands after an epoch, and remember it.
 
         Args:
             trial: Number of the trial.
             epoch: Nominal epoch just finished.
             length: Epochs that the trial would train in all.
-            value: Objective, higher is better.
+            standing: Those that meet all floors come first, then the objective decides.
 
         Returns:
             True if the trial should be stopped.
         """
-        self.remember(trial, epoch=epoch, length=length, value=value)
-        rung = self._values.get((length, epoch), {})
-        if trial not in rung or len(rung) <= self._config.factor:
+        self.remember(trial, epoch=epoch, length=length, standing=standing)
+        rung = self._rungs.get((length, epoch), {})
+        if trial not in rung or len(rung) <= self._config.peers:
             return False
-        n_better = sum(other > value for other in rung.values())
+        n_better = sum(other > standing for other in rung.values())
         return n_better >= math.ceil(len(rung) / self._config.factor)

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from data_pipeline.dataset import Dataset, open_dataset
 from data_pipeline.encode import Picture
 from search.errors import ConfigError
 from search.space.config import DataConfig, StudyConfig
+from search.space.floors import check_floor
 from search.study.marks import name_wafers
 from search.study.provenance import describe_data
 from search.trial.data import TrialData
@@ -43,12 +46,17 @@ def trial_data(dataset: Dataset, config: DataConfig) -> TrialData:
 
 
 def check_objective(config: StudyConfig, dataset: Dataset) -> None:
-    """Check that the classes which the objective weighs exist in the data, and some of them in the validation part.
+    """Check that the validation part can tell what the objective and the constraints ask of it.
 
     Raises:
-        ConfigError: With the nearest class.
+        ConfigError: If a class does not occur there, with the nearest one, or a floor is finer than one wafer.
     """
     classes, weights = dataset.wafers.classes, config.objective.weights
+    support = np.bincount(dataset.wafers.labels[dataset.splits.val], minlength=len(classes)).tolist()
+    for floor in config.floors:
+        problem = check_floor(floor, classes=classes, support=support)
+        if problem:
+            raise ConfigError(f"constraints: {problem}")
     for name in weights:
         if name not in classes:
             raise ConfigError(f"objective.weights.{name}: no such class in the data; {nearest(name, list(classes))}")

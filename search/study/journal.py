@@ -1,52 +1,112 @@
-"""Opening a study's journal: clearing away what a killed process left, and reading back what it had recorded."""
+"""The journal: an Optuna study in a file, one line for everything that happens to a trial. It is the truth."""
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.errors import ConfigError
-from search.space.config import StudyConfig
 from search.space.space import epochs_of
 from search.study.records import StudyFolder, cut_torn_line, read_lines, to_line, write_atomically
-from search.study.rows import FAILED, TrialRecord, collect_rows
+from search.study.rows import COMPLETE, FAILED, TrialRecord, collect_rows
+
+_STATES = {COMPLETE: TrialState.COMPLETE, FAILED: TrialState.FAIL}  # all others end as PRUNED
 
 
-def open_journal(folder: StudyFolder, config: StudyConfig) -> optuna.Study:
-    """Open the Optuna study after clearing away what a killed process may have left; needs the folder's lock."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.journal.with_name(f"{folder.journal.name}.lock").unlink(missing_ok=True)
-    cut_torn_line(folder.journal)
-    try:
-        storage = JournalStorage(JournalFileBackend(str(folder.journal.absolute())))
-    except ValueError as error:
-        raise ConfigError(
-            f"{folder.journal}: is damaged ({error}); restore it, or use --study NAME for a new study"
-        ) from None
-    names = optuna.get_all_study_names(storage)
-    if names:  # under its old name if the folder was renamed
-        study = optuna.load_study(study_name=names[0], storage=storage)
-    else:
-        study = optuna.create_study(storage=storage, study_name=folder.path.name, direction="maximize")
-    # A sampler that starts again from the same seed would propose its first configurations a second time.
-    seed = int(np.random.SeedSequence([config.search.seed, len(study.trials)]).generate_state(1)[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, in Optuna since 2021
-        samplers: dict[str, Any] = {
-            "tpe": lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
-            "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        }
-        study.sampler = samplers[config.search.sampler]()
-    return study
+class Journal:
+    """The journal of one study, in a folder whose lock the caller holds.
+
+    Optuna's own `ask` is not used here: it would search the whole history for every proposal. A trial is added with
+    all that is known of it in a single line, so that no crash leaves one behind that nobody can describe.
+
+    Args:
+        folder: Of the study; what a killed process may have left in it is cleared away.
+
+    Raises:
+        ConfigError: If the journal is damaged.
+    """
+
+    def __init__(self, folder: StudyFolder) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        folder.journal.with_name(f"{folder.journal.name}.lock").unlink(missing_ok=True)
+        cut_torn_line(folder.journal)
+        try:
+            self._storage = JournalStorage(JournalFileBackend(str(folder.journal.absolute())))
+        except ValueError as error:
+            raise ConfigError(
+                f"{folder.journal}: is damaged ({error}); restore it, or use --study NAME for a new study"
+            ) from None
+        names = optuna.get_all_study_names(self._storage)
+        if names:  # under its old name if the folder was renamed
+            self._study = optuna.load_study(study_name=names[0], storage=self._storage)
+        else:
+            self._study = optuna.create_study(storage=self._storage, study_name=folder.path.name, direction="maximize")
+        self._study.sampler = optuna.samplers.RandomSampler()  # never asked
+        self._ids = {trial.number: trial._trial_id for trial in self.trials()}
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials that the journal knows, in the order of their numbers."""
+        return self._study.get_trials(deepcopy=False)
+
+    def unfinished(self) -> list[int]:
+        """Return the numbers of the trials of which no end is recorded."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial.number for trial in running]
+
+    def add(
+        self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], attributes: Mapping[str, Any]
+    ) -> int:
+        """Record that a trial starts.
+
+        Args:
+            params: Its searched parameters, by full name.
+            distributions: What each was drawn from.
+            attributes: What else there is to know: `config`, the flat configuration with all constants, at least.
+
+        Returns:
+            The number that it gets.
+        """
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=dict(distributions),
+            user_attrs=dict(attributes),
+        )
+        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=trial)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        self._ids[number] = trial_id
+        return number
+
+    def report(self, number: int, *, epoch: int, value: float) -> None:
+        """Record what the objective was after an epoch."""
+        self._storage.set_trial_intermediate_value(self._ids[number], epoch, value)
+
+    def end(self, record: TrialRecord, *, attributes: Mapping[str, Any], violations: Mapping[str, float]) -> None:
+        """Record how a trial ended.
+
+        Args:
+            record: The trial.
+            attributes: What to keep of it besides.
+            violations: By how much it misses each constraint; positive where it does.
+        """
+        trial_id = self._ids[record.number]
+        for key, value in attributes.items():
+            self._storage.set_trial_user_attr(trial_id, key, value)
+        known = self._storage.get_trial(trial_id).constraints  # a crash may have come just after
+        trial = optuna.trial.Trial(self._study, trial_id)
+        for key, violation in violations.items():
+            if key not in known:
+                trial.set_constraint(key, violation)
+        values = [record.value] if record.values and record.status != FAILED else None  # as Optuna's `tell` does
+        self._storage.set_trial_state_values(trial_id, _STATES.get(record.status, TrialState.PRUNED), values)
 
 
-def recover(study: optuna.Study, folder: StudyFolder) -> tuple[dict[int, TrialRecord], float]:
+def recover(journal: Journal, folder: StudyFolder) -> tuple[dict[int, TrialRecord], float]:
     """Read what the journal knows, and drop the rows of trials.jsonl that it does not know.
 
     Returns:
@@ -55,7 +115,7 @@ def recover(study: optuna.Study, folder: StudyFolder) -> tuple[dict[int, TrialRe
     Raises:
         ConfigError: If one of the two files misses more than a crash can explain.
     """
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if "config" in trial.user_attrs}
+    trials = {trial.number: trial for trial in journal.trials()}
     found = list(read_lines(folder.trials))
     rows = [row for row in found if row["trial"] in trials and _is_known(row, trials[row["trial"]])]
     known = Counter(row["trial"] for row in rows if "objective" in row)
@@ -72,6 +132,7 @@ def recover(study: optuna.Study, folder: StudyFolder) -> tuple[dict[int, TrialRe
     for number, trial in trials.items():
         config = trial.user_attrs["config"]
         record = records.setdefault(number, TrialRecord(number=number, config=config, epochs=epochs_of(config)))
+        record.origin = {key: trial.user_attrs[key] for key in ("first", "retry_of") if key in trial.user_attrs}
         if trial.state.is_finished():
             record.status = trial.user_attrs.get("status", FAILED)
     return dict(sorted(records.items())), max((row["elapsed"] for row in found), default=0.0)

@@ -1,16 +1,16 @@
 """How much memory the trials of a study will hold, said before they start."""
 
 import itertools
-import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from search.space.config import DataConfig, StudyConfig
+from search.space.dice import Dice
 from search.space.space import Space
 from search.trial.memory_plan import MemoryEstimate, estimate_memory
 from search.trial.params import TrialParams, find_contradiction, from_flat
@@ -112,10 +112,10 @@ def _draw_configs(config: StudyConfig, dice: random.Random) -> Iterator[dict[str
     for corner in corners:
         yield next(_sample(config.space, itertools.repeat(_LargestDraw(dice, corner))))
     points = itertools.chain(config.first, itertools.repeat({}))
-    yield from _sample(config.space, (_Draw(dice, point) for point in points))
+    yield from _sample(config.space, (Dice(dice, point) for point in points))
 
 
-def _sample(space: Space, draws: Iterable["_Draw"]) -> Iterator[dict[str, Scalar]]:
+def _sample(space: Space, draws: Iterable[Dice]) -> Iterator[dict[str, Scalar]]:
     """Draw a flat configuration by each of `draws`, but none that contradicts itself."""
     for draw in draws:
         flat = space.sample(draw)
@@ -123,36 +123,7 @@ def _sample(space: Space, draws: Iterable["_Draw"]) -> Iterator[dict[str, Scalar
             yield flat
 
 
-@dataclass(frozen=True, slots=True)
-class _Draw:
-    """Stands in for an Optuna trial: fixed values where there are any, else random ones."""
-
-    dice: random.Random
-    fixed: Mapping[str, Scalar] = field(default_factory=dict)
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return self.fixed[name] if name in self.fixed else self.dice.choice(choices)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        if name in self.fixed:
-            return int(self.fixed[name])
-        if log:
-            return round(math.exp(self.dice.uniform(math.log(low), math.log(high))))
-        return self.dice.randrange(low, high + 1, step)
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        if name in self.fixed:
-            return float(self.fixed[name])
-        if log:
-            return min(high, max(low, math.exp(self.dice.uniform(math.log(low), math.log(high)))))
-        if step:
-            return low + step * self.dice.randrange(int((high - low) / step + 1e-8) + 1)
-        return self.dice.uniform(low, high)
-
-
-class _LargestDraw(_Draw):
+class _LargestDraw(Dice):
     """Takes the largest of all numbers; words, which have no order, at random."""
 
     __slots__ = ()

@@ -20,7 +20,8 @@ from search.study.records import StudyFolder, read_json, write_atomically, write
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "scikit-learn")
 # Raising these is how a study is extended; where the wafers lie does not matter, their fingerprint does.
-_MAY_DIFFER = ("search.trials", "search.time", "resources", "data.wafers")
+_LIMITS = ("search.trials", "search.time", "search.gpu_hours", "search.failures")
+_MAY_DIFFER = (*_LIMITS, "resources", "data.wafers")
 
 
 class _Absent:

@@ -12,6 +12,8 @@ from search.trial.metrics import Scores, score_confusion
 from search.trial.training import EpochReport
 from search.trial.vocabulary import Scalar
 
+# First, whether the floors are met or by how much they are missed, then the objective; the higher, the better.
+Standing = tuple[float, float]
 RUNNING, COMPLETE, STOPPED, INFEASIBLE, FAILED = "running", "complete", "stopped", "infeasible", "failed"
 
 
@@ -28,6 +30,8 @@ class TrialRecord:
         expected_memory: What it was planned to hold on its device, in bytes; 0 if nobody planned.
         reports: One per nominal epoch so far.
         values: Objective of each report.
+        shortfalls: By how much each report misses the floors of single classes, together; 0 if it misses none.
+        origin: Where the configuration comes from if nobody proposed it: `first` or `retry_of` with a number or name.
     """
 
     number: int
@@ -38,11 +42,23 @@ class TrialRecord:
     expected_memory: int = 0
     reports: list[EpochReport] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+    shortfalls: list[float] = field(default_factory=list)
+    origin: Mapping[str, int | str] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
         """Objective of the last report; NaN before the first."""
         return self.values[-1] if self.values else math.nan
+
+    @property
+    def standing(self) -> Standing:
+        """By which trials are compared after the last report."""
+        return (-self.shortfalls[-1], self.values[-1]) if self.values else (-math.inf, -math.inf)
+
+    @property
+    def seconds(self) -> float:
+        """Time that its reported epochs took."""
+        return sum(report.train_seconds + report.val_seconds for report in self.reports)
 
     @property
     def scores(self) -> Scores | None:
@@ -65,7 +81,7 @@ def to_row(record: TrialRecord, *, classes: tuple[str, ...], elapsed: float) -> 
     if record.status in (INFEASIBLE, FAILED) or not record.reports:
         return row | {"config": dict(record.config)}
     report = record.reports[-1]
-    row |= {"objective": record.value, **report_to_row(report, classes)}
+    row |= {"objective": record.value, "shortfall": record.shortfalls[-1], **report_to_row(report, classes)}
     return row | {"config": dict(record.config)}
 
 
@@ -121,4 +137,5 @@ def collect_rows(rows: list[dict[str, Any]]) -> dict[int, TrialRecord]:
         if "objective" in row:
             record.reports.append(report_from_row(row))
             record.values.append(row["objective"])
+            record.shortfalls.append(row.get("shortfall", 0.0))  # rows from before floors lack it
     return records

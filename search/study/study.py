@@ -1,7 +1,7 @@
 """The study: asks for trials, records what they report, judges them, and knows the best.
 
-The Optuna journal is the truth. Whatever drives the study (Ray, a simulator, a test) calls `ask`, `report` and `fail`;
-opening the same folder again is the resume, and a larger number of trials or more time is the extension.
+The journal is the truth. Whatever drives the study (Ray, a simulator, a test) calls `ask`, `report`, `reject` and
+`fail`; opening the same folder again is the resume, and a larger number of trials or more time is the extension.
 """
 
 import math
@@ -12,23 +12,21 @@ from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 
-import optuna
-from optuna.trial import FrozenTrial, TrialState
+import numpy as np
 
+from search.errors import ConfigError, StudyAborted
 from search.space.config import StudyConfig
 from search.space.space import epochs_of
 from search.study.asha import Asha
-from search.study.journal import open_journal, recover
+from search.study.journal import Journal, recover
+from search.study.proposer import VIOLATION, Proposal, Proposer
 from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
-from search.trial.params import TrialParams, find_contradiction, from_flat
+from search.trial.params import TrialParams, from_flat
 from search.trial.training import EpochReport
 from search.trial.vocabulary import Scalar
 
 JUDGED = (COMPLETE, STOPPED, INFEASIBLE)
-_FAILURES_IN_A_ROW = 3
-# Far above any shortfall of an F1, so that a sampler leaves the region rather than its edge.
-_VIOLATION = 10.0
 
 
 class Decision(Enum):
@@ -63,13 +61,15 @@ class Study:
 
     Args:
         folder: Where it lives; made if missing.
-        config: What is searched. For a folder that exists, it must be the one that it was made with, but for
-            `search.trials`, `search.time` and `resources`.
+        config: What is searched. For a folder that exists, it must be the one that it was made with, but for the
+            limits of the search and `resources`.
         classes: Names of the K classes.
         clock: Tells the time in seconds, from anywhere; a simulator has its own.
 
     Attributes:
         plan: Says how many bytes a configuration will hold on its device; None until somebody knows that device.
+        gpus: Of each trial; counted against `search.gpu_hours`.
+        failure: Why the search cannot go on now; None if it can.
 
     Raises:
         ConfigError: If the folder cannot be written, another process works on it, or its files are damaged.
@@ -87,21 +87,21 @@ class Study:
         self.config = config
         self.classes = classes
         self.plan: Callable[[TrialParams], int] | None = None
-        self.abort_reason = ""
+        self.gpus = 0.0
+        self.failure: Exception | None = None
+        self.is_exhausted = False
         self._clock = clock
         self._opened = clock()
         self._asha = Asha(config.search.stop.asha) if config.search.stop else None
-        self._live: dict[int, optuna.trial.Trial] = {}
+        self._live: set[int] = set()
+        self._leader: int | None = None
         self._failures_in_a_row = 0
         self._epochs_before_failure = 0  # the most that any of those had reported
         self._lock = lock_folder(folder.path)
         try:
-            self._optuna = open_journal(folder, config)
-            self.records, self._elapsed_before = recover(self._optuna, folder)
-            self._tell_ended()
-            self._to_resume = deque(trial.number for trial in self._unfinished())
-            self._rebuild_asha()
-            self._queue_first_points()
+            self._journal = Journal(folder)
+            self.records, self._elapsed_before = recover(self._journal, folder)
+            self._remember_records()
         except BaseException:
             self.close()
             raise
@@ -121,22 +121,23 @@ class Study:
     # -- what a driver calls ------------------------------------------------------------------------------------------
 
     def ask(self) -> Assignment | None:
-        """Return the next trial to run: an interrupted one, else a new one; None if none may start now.
-
-        What the sampler proposes against a rule is rejected on the way, so that it learns from that too.
-        """
-        while not self.is_over and self.count(*JUDGED) + len(self._live) < self.config.search.trials:
-            trial = self._reopen(self._to_resume.popleft()) if self._to_resume else self._optuna.ask()
-            config = self.config.space.sample(trial)
-            trial.set_user_attr("config", config)
-            record = TrialRecord(number=trial.number, config=config, epochs=epochs_of(config))
-            record = self.records.setdefault(trial.number, record)
-            self._live[trial.number] = trial
-            contradiction = find_contradiction(config)
-            if contradiction is None:
-                return self._assign(record)
-            self.reject(trial.number, contradiction)
-        return None
+        """Return the next trial to run: an interrupted one, else a new one; None if none may start now."""
+        if self.is_over or self.count(*JUDGED) + len(self._live) >= self.config.search.trials:
+            return None
+        record = self.records[self._to_resume.popleft()] if self._to_resume else self._start_trial()
+        if record is None:
+            return None
+        self._live.add(record.number)
+        params = from_flat(record.config, where=f"trial {record.number}", image_size=self.config.data.image_size)
+        if self.plan and not record.expected_memory:
+            record.expected_memory = self.plan(params)
+        return Assignment(
+            number=record.number,
+            config=record.config,
+            params=params,
+            expected_memory=record.expected_memory,
+            epochs_done=len(record.reports),
+        )
 
     def report(self, number: int, report: EpochReport) -> Decision:
         """Record one nominal epoch of a running trial and judge it.
@@ -151,20 +152,23 @@ class Study:
         if record.status != RUNNING:
             self._tell(record)
             return Decision.FINISHED
+        too_long = self._exceeds_trial_time(record)
+        if too_long:
+            self.reject(number, too_long)
+            return Decision.FINISHED
         if self.is_over and not self._must_finish(number):
-            del self._live[number]
-            self._to_resume.append(number)
+            self._pause(number)
             return Decision.PAUSED
         return Decision.CONTINUE
 
     def reject(self, number: int, reason: str) -> None:
-        """Record that a configuration does not work: it diverges, or does not fit into memory."""
+        """Record that a configuration does not work: it diverges, does not fit into memory, or takes too long."""
         self._end(number, INFEASIBLE, reason)
 
     def fail(self, number: int, reason: str, *, details: str = "") -> None:
         """Record that a trial broke for another reason; it is tried once more under a new number.
 
-        After three failures in a row the study is over: the fault is then not the configuration's.
+        After `search.failures` in a row the study is over: the fault is then not the configuration's.
 
         Args:
             number: Of the trial.
@@ -175,28 +179,18 @@ class Study:
             return  # told already, by the report that came before the process died
         self._failures_in_a_row += 1
         self._epochs_before_failure = max(self._epochs_before_failure, len(self.records[number].reports))
-        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
-            self.abort_reason = f"{_FAILURES_IN_A_ROW} trials failed in a row; the last: {reason}"
-        is_retry = "retry_of" in self._live[number].user_attrs
-        params = dict(self._live[number].params)
+        if self._failures_in_a_row >= self.config.search.failures:
+            what = f"{self._failures_in_a_row} trials failed in a row; the last: {reason}"
+            self.failure = StudyAborted(what)
         if details:
             write_atomically(self.folder.failure(number), details)
         self._end(number, FAILED, reason)
-        if not is_retry:
-            self._optuna.enqueue_trial(params, user_attrs={"retry_of": number})
 
-    def _assign(self, record: TrialRecord) -> Assignment:
-        where, image_size = f"trial {record.number}", self.config.data.image_size
-        params = from_flat(record.config, where=where, image_size=image_size)
-        if self.plan and not record.expected_memory:
-            record.expected_memory = self.plan(params)
-        return Assignment(
-            number=record.number,
-            config=record.config,
-            params=params,
-            expected_memory=record.expected_memory,
-            epochs_done=len(record.reports),
-        )
+    def halt(self, number: int, reason: str) -> None:
+        """Pause a trial, and with it the search, because the machine lacks something that the user can provide."""
+        if number in self._live:
+            self._pause(number)
+        self.failure = self.failure or ConfigError(f"{reason}; the same command then goes on from here")
 
     # -- what anybody may know ----------------------------------------------------------------------------------------
 
@@ -206,112 +200,204 @@ class Study:
         return self._elapsed_before + self._clock() - self._opened
 
     @property
+    def gpu_hours(self) -> float:
+        """Hours that trials have trained and judged, times the GPUs of each."""
+        return self._busy * self.gpus / 3600
+
+    @property
     def is_judged(self) -> bool:
         """Whether as many trials are judged as were asked for."""
         return self.count(*JUDGED) >= self.config.search.trials
 
     @property
     def is_out_of_time(self) -> bool:
-        """Whether the time is used up."""
-        return self.config.search.time is not None and self.elapsed >= self.config.search.time
+        """Whether the time or the GPU hours are used up."""
+        limits = self.config.search
+        return (limits.time is not None and self.elapsed >= limits.time) or (
+            limits.gpu_hours is not None and self.gpu_hours >= limits.gpu_hours
+        )
 
     @property
     def is_over(self) -> bool:
         """Whether no further trial starts; running ones may still be on their way to a pause or an end."""
-        return self.is_judged or self.is_out_of_time or bool(self.abort_reason)
+        return self.is_judged or self.is_out_of_time or self.failure is not None
 
     @property
     def running(self) -> list[TrialRecord]:
         """The trials that a driver holds now."""
-        return [self.records[number] for number in list(self._live)]
+        return [self.records[number] for number in sorted(self._live)]
 
     @property
     def paused(self) -> list[TrialRecord]:
         """The interrupted trials that nobody has taken on yet."""
-        return [self.records[number] for number in list(self._to_resume) if number in self.records]
+        return [self.records[number] for number in list(self._to_resume)]
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best of those that ran to their end; None if there are none."""
-        complete = [record for record in list(self.records.values()) if record.status == COMPLETE]
-        return max(complete, key=lambda record: record.value, default=None)
+        """The best of those that ran to their end and meet all floors; None if there are none."""
+        leader = self.leader
+        return leader if leader is not None and not leader.shortfalls[-1] else None
+
+    @property
+    def leader(self) -> TrialRecord | None:
+        """The best of those that ran to their end, or the one nearest to the floors; None if there are none."""
+        return None if self._leader is None else self.records[self._leader]
 
     def count(self, *statuses: str) -> int:
         """Count the trials of any of these statuses."""
-        counts = Counter(record.status for record in list(self.records.values()))
-        return sum(counts[status] for status in statuses)
+        return sum(self._counts[status] for status in statuses)
 
-    # -- inside -------------------------------------------------------------------------------------------------------
+    # -- starting a trial ---------------------------------------------------------------------------------------------
+
+    def _start_trial(self) -> TrialRecord | None:
+        """Choose a new trial: one that broke, a first point, or what the sampler proposes; None if all is tried."""
+        origin: Mapping[str, int | str] = {}
+        proposal: Proposal | None = None
+        if self._to_retry:
+            origin = {"retry_of": self._to_retry[0]}
+            proposal = self._proposer.describe(self.records[self._to_retry.popleft()].config)
+        while proposal is None and self._first:
+            name, point = self._first.popleft()
+            origin, proposal = {"first": name}, self._proposer.propose(point)
+        if proposal is None:
+            origin, proposal = {}, self._proposer.propose()
+        if proposal is None:
+            self.is_exhausted = not self._live  # those under way may still fail, and be tried again
+            return None
+        attributes = {"config": dict(proposal.config), **origin}
+        number = self._journal.add(proposal.params, proposal.distributions, attributes)
+        record = TrialRecord(number=number, config=proposal.config, epochs=epochs_of(proposal.config), origin=origin)
+        self.records[number] = record
+        self._counts[RUNNING] += 1
+        self._proposer.begin(record)
+        return record
+
+    # -- what a report leads to ---------------------------------------------------------------------------------------
 
     def _record(self, record: TrialRecord, report: EpochReport) -> None:
         assert report.val is not None
         assert report.epoch == len(record.reports) + 1
-        value = self.config.objective.value(report.val.scores, self.classes)
         record.reports.append(report)
-        record.values.append(value)
+        scores = [known.val.scores for known in record.reports if known.val]
+        record.values.append(self.config.objective.value(scores, self.classes))
+        shortfalls = self._shortfalls(record)
+        record.shortfalls.append(sum(max(0.0, shortfall) for shortfall in shortfalls.values()))
+        self._busy += report.train_seconds + report.val_seconds
         if report.epoch == record.epochs:
-            record.status = COMPLETE
-        elif self._asha and self._asha.is_losing(record.number, epoch=report.epoch, length=record.epochs, value=value):
-            record.status, record.reason = STOPPED, f"not among the best after epoch {report.epoch}"
+            self._set_status(record, COMPLETE)
+        elif self._asha and self._asha.is_losing(
+            record.number, epoch=report.epoch, length=record.epochs, standing=record.standing
+        ):
+            self._set_status(record, STOPPED, f"not among the best after epoch {report.epoch}")
         append_line(self.folder.trials, to_row(record, classes=self.classes, elapsed=self.elapsed))
-        self._live[record.number].report(value, report.epoch)
+        self._journal.report(record.number, epoch=report.epoch, value=record.value)
+
+    def _shortfalls(self, record: TrialRecord) -> dict[str, float]:
+        """By how much the last report misses each floor; nothing before the first."""
+        if record.scores is None:
+            return {}
+        return {floor.text: floor.shortfall(record.scores, self.classes) for floor in self.config.floors}
+
+    def _exceeds_trial_time(self, record: TrialRecord) -> str:
+        """Say that a trial takes longer than it may, as soon as that shows; the first epoch also warms up."""
+        limit, reports = self.config.search.trial_time, record.reports
+        if limit is None:
+            return ""
+        later = [report.train_seconds + report.val_seconds for report in reports[1:]]
+        left = (record.epochs - len(reports)) * sum(later) / len(later) if later else 0.0
+        total = record.seconds + left
+        return f"would train {total:.0f} s, longer than search.trial_time ({limit:g} s)" if total > limit else ""
 
     def _must_finish(self, number: int) -> bool:
         """A study whose time is up still ends with a result: the trial nearest to its end goes on if none got there."""
-        if self.abort_reason or self.count(COMPLETE):
+        if self.failure or self.count(COMPLETE):
             return False
         left = {n: self.records[n].epochs - len(self.records[n].reports) for n in self._live}
         return number == min(left, key=lambda n: (left[n], n))
 
+    def _pause(self, number: int) -> None:
+        self._live.remove(number)
+        self._to_resume.append(number)
+
     def _end(self, number: int, status: str, reason: str) -> None:
         record = self.records[number]
-        record.status, record.reason = status, reason
+        self._set_status(record, status, reason)
         append_line(self.folder.trials, to_row(record, classes=self.classes, elapsed=self.elapsed))
         self._tell(record)
 
     def _tell(self, record: TrialRecord) -> None:
-        """Tell Optuna how a trial ended, and tidy its checkpoint away."""
+        """Tell the journal and the sampler how a trial ended, and tidy its checkpoint away."""
+        self._live.discard(record.number)
+        violations = self._violations(record)
+        self._journal.end(record, attributes=self._attributes(record), violations=violations)
+        self._proposer.end(record, violations)
         if record.status in (COMPLETE, STOPPED):
             self._failures_in_a_row = self._epochs_before_failure = 0
-        trial = self._live.pop(record.number)
-        trial.set_user_attr("status", record.status)
+        if record.status == FAILED and "retry_of" not in record.origin:
+            self._to_retry.append(record.number)
+        former = self._leader
+        self._consider(record)
+        for number in {former, record.number} - {None, self._leader}:
+            assert number is not None
+            self.folder.checkpoint(number).unlink(missing_ok=True)
+
+    def _violations(self, record: TrialRecord) -> dict[str, float]:
+        """What the sampler learns beside the objective: the floors, of stopped trials too, and whether it works."""
+        works = {"works": VIOLATION} if record.status == INFEASIBLE else {}
+        return {**self._shortfalls(record), **works}
+
+    def _attributes(self, record: TrialRecord) -> dict[str, object]:
+        """What other programs may want to show of an ended trial."""
+        attributes: dict[str, object] = {"status": record.status}
         if record.reason:
-            trial.set_user_attr("reason", record.reason)
+            attributes["reason"] = record.reason
         if record.scores:
             f1 = {name: round(value, 4) for name, value in zip(self.classes, record.scores.f1, strict=True)}
-            trial.set_user_attr("val_f1", {name: value for name, value in f1.items() if not math.isnan(value)})
-        if record.status == INFEASIBLE and not trial.constraints:  # a crash may have come just after this
-            trial.set_constraint("works", _VIOLATION)
-        states = {COMPLETE: TrialState.COMPLETE, FAILED: TrialState.FAIL}
-        value = record.value if record.status == COMPLETE else None
-        self._optuna.tell(trial.number, value, state=states.get(record.status, TrialState.PRUNED))
-        best = self.best
-        for number in {record.number} | {n for n, r in self.records.items() if r.status == COMPLETE}:
-            if best is None or number != best.number:
-                self.folder.checkpoint(number).unlink(missing_ok=True)
+            attributes["val_f1"] = {name: value for name, value in f1.items() if not math.isnan(value)}
+        return attributes
 
-    def _reopen(self, number: int) -> optuna.trial.Trial:
-        return optuna.trial.Trial(self._optuna, self._optuna.trials[number]._trial_id)
+    def _set_status(self, record: TrialRecord, status: str, reason: str = "") -> None:
+        self._counts[record.status] -= 1
+        self._counts[status] += 1
+        record.status, record.reason = status, reason
 
-    def _tell_ended(self) -> None:
-        """Tell Optuna of trials that ended just before a crash: their last row is there, the telling is not."""
-        for trial in self._unfinished():
-            record = self.records.get(trial.number)
-            if record and record.status != RUNNING:
-                self._live[trial.number] = self._reopen(trial.number)
-                self._tell(record)
+    def _consider(self, record: TrialRecord) -> None:
+        """Take a trial as the leader if it ran to its end and stands higher."""
+        leader = self.leader
+        rank = (record.standing, -record.number)
+        if record.status == COMPLETE and (leader is None or rank > (leader.standing, -leader.number)):
+            self._leader = record.number
 
-    def _unfinished(self) -> list[FrozenTrial]:
-        return self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    # -- going on -----------------------------------------------------------------------------------------------------
 
-    def _rebuild_asha(self) -> None:
-        for record in self.records.values():
-            if self._asha and record.status not in (INFEASIBLE, FAILED):
-                for epoch, value in enumerate(record.values, start=1):
-                    self._asha.remember(record.number, epoch=epoch, length=record.epochs, value=value)
+    def _remember_records(self) -> None:
+        """Bring everything that is derived from the records to where they stand."""
+        records = self.records.values()
+        self._counts = Counter(record.status for record in records)
+        self._busy = sum(record.seconds for record in records)
+        # A sampler that starts again from the same seed would propose its first configurations a second time.
+        seed = np.random.SeedSequence([self.config.search.seed, len(records)])
+        self._proposer = Proposer(self.config.space, self.config.search.sampler, seed=seed, forbids=self.config.forbids)
+        known = {key: {record.origin.get(key) for record in records} for key in ("first", "retry_of")}
+        self._first = deque((i, point) for i, point in enumerate(self.config.first) if i not in known["first"])
+        self._to_resume = deque(record.number for record in records if record.status == RUNNING)
+        self._to_retry = deque(
+            record.number
+            for record in records
+            if record.status == FAILED and "retry_of" not in record.origin and record.number not in known["retry_of"]
+        )
+        untold = self._journal.unfinished()
+        for record in records:
+            self._proposer.begin(record)
+            self._rebuild_rungs(record)
+            if record.status != RUNNING and record.number not in untold:
+                self._proposer.end(record, self._violations(record))
+                self._consider(record)
+        for number in untold:
+            if self.records[number].status != RUNNING:  # it ended just before a crash: only its last row is there
+                self._tell(self.records[number])
 
-    def _queue_first_points(self) -> None:
-        queued = {trial.user_attrs.get("first") for trial in self._optuna.get_trials(deepcopy=False)}
-        for i, point in enumerate(self.config.first):
-            if i not in queued:
-                self._optuna.enqueue_trial(dict(point), user_attrs={"first": i})
+    def _rebuild_rungs(self, record: TrialRecord) -> None:
+        if self._asha and record.status not in (INFEASIBLE, FAILED):
+            for epoch, (value, shortfall) in enumerate(zip(record.values, record.shortfalls, strict=True), start=1):
+                self._asha.remember(record.number, epoch=epoch, length=record.epochs, standing=(-shortfall, value))

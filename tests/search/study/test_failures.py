@@ -72,13 +72,13 @@ def test_if_every_trial_breaks_the_study_gives_up(run, slots, epoch):
     assert study.is_over
     assert not study.is_judged
     assert 3 <= study.count(FAILED) <= 2 + slots  # the others may break before they hear of it
-    assert study.abort_reason == "3 trials failed in a row; the last: RuntimeError: a bug"
+    assert str(study.failure) == "3 trials failed in a row; the last: RuntimeError: a bug"
 
 
 def test_failures_with_progress_between_them_do_not_end_a_study(run):
     study = run(trials=6, slots=1, quality_of=breaking(0, 2, 4, 6, 8))
 
-    assert study.abort_reason == ""
+    assert study.failure is None
     assert study.count(COMPLETE) == 6
 
 
@@ -92,7 +92,7 @@ def test_a_slot_that_always_breaks_does_not_end_what_the_others_do(folder, make_
             study.report(good.number, fake_report(epoch, quality=0.5, n_classes=3))
         decision = study.report(good.number, fake_report(4, quality=0.5, n_classes=3))
 
-    assert study.abort_reason == ""
+    assert study.failure is None
     assert decision is Decision.FINISHED
 
 

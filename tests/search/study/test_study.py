@@ -91,7 +91,7 @@ def test_three_broken_trials_in_a_row_end_the_study(folder, make_config, open_st
     drive(study, quality_of=breaks, slots=1)
 
     assert study.is_over
-    assert "3 trials failed in a row; the last: RuntimeError: a bug" in study.abort_reason
+    assert "3 trials failed in a row; the last: RuntimeError: a bug" in str(study.failure)
     assert study.count(FAILED) == 3
 
 

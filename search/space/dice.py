@@ -1,0 +1,49 @@
+"""Drawing from a space at random, without a sampler."""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from search.trial.vocabulary import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Dice:
+    """Stands in for an Optuna trial, see `search.space.space.Suggestions`: every parameter evenly over its range.
+
+    Attributes:
+        random: Source of randomness.
+        fixed: Values, by full name, that are not drawn.
+    """
+
+    random: random.Random
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Return one of the choices."""
+        return self.fixed[name] if name in self.fixed else self.random.choice(choices)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return a whole number in [low, high]."""
+        if name in self.fixed:
+            return int(self.fixed[name])
+        if log:
+            return round(self._log_uniform(low, high))
+        return self.random.randrange(low, high + 1, step)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Return a number in [low, high]."""
+        if name in self.fixed:
+            return float(self.fixed[name])
+        if log:
+            return self._log_uniform(low, high)
+        if step:
+            return low + step * self.random.randrange(int((high - low) / step + 1e-8) + 1)
+        return self.random.uniform(low, high)
+
+    def _log_uniform(self, low: float, high: float) -> float:
+        return min(high, max(low, math.exp(self.random.uniform(math.log(low), math.log(high)))))
