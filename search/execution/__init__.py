@@ -9,6 +9,7 @@ for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 this is what silences Tune's tables
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours does not wait for the trials, see interrupts.py
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU must not see one
 }.items():

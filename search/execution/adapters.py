@@ -1,24 +1,38 @@
 """Between Ray Tune and the study: Tune asks and reports here, the study decides."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from search.execution.trainable import FAILED, OK, read_report
+from search.errors import ConfigError
+from search.execution.interrupts import Interrupts
+from search.execution.trainable import FAILED, HALTED, OK, REJECTED, read_report
 from search.study.study import Decision, Study
+
+
+@contextmanager
+def _one_step(study: Study, interrupts: Interrupts) -> Iterator[None]:
+    """Let nothing come between what belongs together on the disk; a disk that takes no more ends the search."""
+    with interrupts.shield():
+        try:
+            yield
+        except (OSError, ConfigError) as error:
+            study.give_up(str(error))
 
 
 class StudySearcher(Searcher):
     """Hands the study's trials to Tune."""
 
-    def __init__(self, study: Study, *, resources: Mapping[str, float]) -> None:
+    def __init__(self, study: Study, *, resources: Mapping[str, float], interrupts: Interrupts) -> None:
         super().__init__()
         self._study = study
         self._resources = resources
+        self._interrupts = interrupts
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher to restore it later; ours is never restored, its study is opened again."""
@@ -30,7 +44,9 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's config, None if it must wait, FINISHED if there is nothing more to wait for."""
-        assignment = self._study.ask()
+        assignment = None
+        with _one_step(self._study, self._interrupts):
+            assignment = self._study.ask()
         if assignment is None:
             return None if self._study.running else str(Searcher.FINISHED)
         return {
@@ -57,10 +73,11 @@ class StudySearcher(Searcher):
 class StudyScheduler(FIFOScheduler):
     """Takes every result to the study, and its decision back."""
 
-    def __init__(self, study: Study, *, on_event: Callable[[int], None]) -> None:
+    def __init__(self, study: Study, *, on_event: Callable[[int], None], interrupts: Interrupts) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._study = study
         self._on_event = on_event
+        self._interrupts = interrupts
 
     def __getstate__(self) -> dict[str, Any]:
         """See StudySearcher."""
@@ -72,25 +89,33 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Record one step and decide whether the trial goes on."""
-        number = trial.config["number"]
-        decision = Decision.FINISHED
-        if result["outcome"] == OK:
-            decision = self._study.report(number, read_report(result))
-        elif result["outcome"] == FAILED:
-            self._study.fail(number, result["reason"], details=result["traceback"])
-            decision = Decision.CONTINUE  # its next step raises, so that Tune drops the broken process
-        else:
-            self._study.reject(number, result["reason"])
-        self._on_event(number)
-        go_on = decision is Decision.CONTINUE
+        number, go_on = trial.config["number"], False
+        with _one_step(self._study, self._interrupts):
+            go_on = self._take(number, result)
+            self._on_event(number)
         return str(TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP)
+
+    def _take(self, number: int, result: Mapping[str, Any]) -> bool:
+        """Tell the study; return whether the trial goes on."""
+        match result["outcome"]:
+            case outcome if outcome == OK:
+                return self._study.report(number, read_report(result)) is Decision.CONTINUE
+            case outcome if outcome == REJECTED:
+                self._study.reject(number, result["reason"])
+            case outcome if outcome == HALTED:
+                self._study.halt(number, result["reason"])
+            case outcome if outcome == FAILED:
+                self._study.fail(number, result["reason"], details=result["traceback"])
+                return True  # its next step raises, so that Tune drops the broken process
+        return False
 
     def on_trial_error(self, controller: Any, trial: Trial) -> None:
         """Record that a process died; a trial whose failure was reported before is known already."""
         error = trial.get_error()
         lines = str(error).strip().splitlines() if error else []
-        self._study.fail(trial.config["number"], lines[0] if lines else "its process died", details=str(error))
-        self._on_event(trial.config["number"])
+        with _one_step(self._study, self._interrupts):
+            self._study.fail(trial.config["number"], lines[0] if lines else "its process died", details=str(error))
+            self._on_event(trial.config["number"])
 
     def debug_string(self) -> str:
         """Name it in Tune's own logs."""

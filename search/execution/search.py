@@ -9,7 +9,9 @@ from rich.console import Console
 from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.cluster import Cluster, start_ray, stop_ray
 from search.execution.device import find_share
+from search.execution.interrupts import Interrupts
 from search.execution.tuner import run_trials
+from search.space.config import StudyConfig
 from search.space.config_file import find_space, is_study_name, load_study_config
 from search.study.best import write_best
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
@@ -69,7 +71,7 @@ def search(request: Request, console: Console) -> int:
     check_same_study(folder, config, data)
     for text in (describe(dataset), *absent_classes(dataset)):
         say(console, text)
-    with Study(folder, config, classes=classes) as study:
+    with Interrupts() as interrupts, Study(folder, config, classes=classes) as study:
         _say_how_far(study, console)
         if study.is_over:
             return _finish(study, data, console, is_over=True)
@@ -81,14 +83,26 @@ def search(request: Request, console: Console) -> int:
             remove_if_unstarted(folder)
             raise
         try:
+            study.gpus = _check_gpu_hours(config, cluster)
             record_attempt(folder, config, data, space_text=space_file.read_text("utf-8"), device=cluster.device)
             _say_where(cluster, console)
             _plan_memory(study, arrays, cluster, console)
             with SearchView(study, console, marks=marks_of(data)) as view:
-                is_over = run_trials(study, arrays, cluster, on_event=view.on_event)
+                is_over = run_trials(study, arrays, cluster, on_event=view.on_event, interrupts=interrupts)
         finally:
             stop_ray()
         return _finish(study, data, console, is_over=is_over)
+
+
+def _check_gpu_hours(config: StudyConfig, cluster: Cluster) -> float:
+    """Return the GPUs of a trial.
+
+    Raises:
+        ConfigError: If GPU hours are limited, but there are none.
+    """
+    if config.search.gpu_hours is not None and not cluster.gpus:
+        raise ConfigError("search.gpu_hours: trials get no GPU here; use search.time, or give them one")
+    return cluster.gpus
 
 
 def _say_how_far(study: Study, console: Console) -> None:
@@ -148,7 +162,7 @@ def _finish(study: Study, data: dict[str, object], console: Console, *, is_over:
     )
     target = study.folder.name if study.folder.path.parent.name == "results" else str(study.folder.path)
     if best is None or best.scores is None:
-        say(console, "no trial ran to its end, so there is no best.yaml; give it more time: --time")
+        say(console, _why_no_best(study))
     else:
         words = configuration(best.config, study.config.space)
         say(console, f"best: trial {best.number}: {words}; {memory_of(best)}")
@@ -159,6 +173,23 @@ def _finish(study: Study, data: dict[str, object], console: Console, *, is_over:
         say(console, f"next                python -m search.retrain {shlex.quote(target)}")
     if not is_over:
         say(console, "the same command goes on from here")
+    elif study.is_exhausted:
+        say(console, "every configuration that the space allows has been tried")
     elif study.is_out_of_time and not study.is_judged:
         say(console, "the time is used up; a larger --time goes on from here")
     return DONE if is_over else INTERRUPTED
+
+
+def _why_no_best(study: Study) -> str:
+    leader = study.leader
+    if leader is None or leader.scores is None:
+        return "no trial ran to its end, so there is no best.yaml; give it more time: --time"
+    missed = [
+        f"{floor.text} by {shortfall:.3f}"
+        for floor in study.config.floors
+        if (shortfall := floor.shortfall(leader.scores, study.classes)) > 0
+    ]
+    return (
+        f"no trial that ran to its end meets the constraints, so there is no best.yaml; nearest is trial "
+        f"{leader.number}, which misses {', '.join(missed)}; try more trials, or lower the floors in a new study"
+    )

@@ -16,7 +16,7 @@ from ray import tune
 from torch import nn
 
 from data_pipeline.batches import wrap_arrays
-from search.errors import TrialFailed
+from search.errors import ConfigError, TrialFailed
 from search.study.checkpoints import load_checkpoint, save_checkpoint
 from search.study.rows import report_from_row, report_to_row
 from search.trial.data import TrialData
@@ -30,7 +30,7 @@ from search.trial.memory import (
 from search.trial.params import from_flat
 from search.trial.training import EpochReport, Evaluation, train_and_evaluate
 
-OK, REJECTED, FAILED = "ok", "rejected", "failed"
+OK, REJECTED, HALTED, FAILED = "ok", "rejected", "halted", "failed"
 
 
 class WaferTrial(tune.Trainable):
@@ -78,11 +78,14 @@ class WaferTrial(tune.Trainable):
         """Train one nominal epoch and report it, or report why that is impossible."""
         if self._broken:
             raise RuntimeError(self._broken)  # Tune then removes this actor and starts a fresh process
+        outcome = REJECTED
         try:
             report = self._next_report()
             return {"outcome": OK, "row": json.dumps(report_to_row(report, self._classes))}
         except TrialFailed as failure:
             reason = str(failure)
+        except ConfigError as error:  # its checkpoint cannot be written: that is not the configuration's fault
+            outcome, reason = HALTED, str(error)
         except Exception as error:  # noqa: BLE001 - reported to the study, with its traceback
             if not is_out_of_memory(error):
                 self._broken = f"{type(error).__name__}: {error}"
@@ -90,7 +93,7 @@ class WaferTrial(tune.Trainable):
             reason = self._explain(error)
         # Not before the handlers are left: an error's traceback holds every tensor of the step that failed.
         self._clear()
-        return {"outcome": REJECTED, "reason": reason}
+        return {"outcome": outcome, "reason": reason}
 
     def cleanup(self) -> None:
         """Let the training go."""

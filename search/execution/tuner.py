@@ -1,22 +1,22 @@
 """Running a study's trials on Ray Tune until there is nothing left to run."""
 
 import logging
-import os
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from ray import tune
 
 from search.execution.adapters import StudyScheduler, StudySearcher
 from search.execution.cluster import Cluster
+from search.execution.interrupts import Interrupts
 from search.execution.trainable import WaferTrial, share_arrays
 from search.study.study import Study
 from search.trial.data import TrialData
 
 
-def run_trials(study: Study, data: TrialData, cluster: Cluster, *, on_event: Callable[[int], None]) -> bool:
+def run_trials(
+    study: Study, data: TrialData, cluster: Cluster, *, on_event: Callable[[int], None], interrupts: Interrupts
+) -> bool:
     """Run trials until the study is over.
 
     Args:
@@ -24,21 +24,24 @@ def run_trials(study: Study, data: TrialData, cluster: Cluster, *, on_event: Cal
         data: Training and validation wafers, on the CPU.
         cluster: From `start_ray`.
         on_event: Called with a trial's number after each of its reports, and when it ends.
+        interrupts: Catches the signals.
 
     Returns:
         True if the study is over, False if it was interrupted by SIGINT or SIGTERM.
 
     Raises:
         StudyAborted: If trials failed one after the other.
+        ConfigError: If the disk takes no more.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     arrays = share_arrays(data, classes=study.classes, image_size=study.config.data.image_size)
-    with tempfile.TemporaryDirectory(prefix="wafer-search-") as scratch, _sigterm_as_sigint():
+    resources = {"cpus": cluster.cpus, "gpus": cluster.gpus}
+    with tempfile.TemporaryDirectory(prefix="wafer-search-") as scratch:
         tuner = tune.Tuner(
             tune.with_parameters(WaferTrial, arrays=arrays),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(study, resources={"cpus": cluster.cpus, "gpus": cluster.gpus}),
-                scheduler=StudyScheduler(study, on_event=on_event),
+                search_alg=StudySearcher(study, resources=resources, interrupts=interrupts),
+                scheduler=StudyScheduler(study, on_event=on_event, interrupts=interrupts),
                 num_samples=-1,
                 max_concurrent_trials=cluster.slots,
                 reuse_actors=True,
@@ -52,17 +55,10 @@ def run_trials(study: Study, data: TrialData, cluster: Cluster, *, on_event: Cal
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            return False
     if study.failure:
         raise study.failure
     return study.is_over
-
-
-@contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
-    """Schedulers of clusters stop with SIGTERM, on which Tune would save nothing."""
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

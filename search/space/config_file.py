@@ -204,16 +204,16 @@ def _read_floors(tree: Any, problems: Problems) -> tuple[Floor, ...]:
     if not isinstance(tree, list):
         problems.add(("constraints",), f'must be a list such as ["f1[Scratch] >= 0.60"]; got {tree!r}')
         return ()
-    floors: dict[str, Floor] = {}
+    floors: dict[tuple[str, str | None], Floor] = {}
     for i, entry in enumerate(tree):
         try:
             floor = parse_floor(str(entry))
         except ValueError as error:
             problems.add(("constraints", i), str(error))
             continue
-        what = floor.text.partition(" ")[0]
+        what = (floor.metric, floor.class_name)
         if what in floors:
-            problems.add(("constraints", i), f"{what} has two floors; keep the higher one")
+            problems.add(("constraints", i), f"{floor.text}: stands beside {floors[what].text}; keep the higher one")
         floors[what] = floor
     return tuple(floors.values())
 

@@ -21,7 +21,7 @@ VIOLATION = 10.0
 # A sampler that insists on what is known or forbidden is asked so often, then the dice decide.
 _ASKS, _THROWS = 3, 2000
 # Ended trials that a sampler looks back on; with more, a proposal would keep the slots waiting.
-_HORIZON = 400
+_HORIZON = 200
 
 Forbids = Callable[[Mapping[str, Scalar]], str | None]
 
@@ -130,7 +130,7 @@ class Proposer:
         )
         self._ended.append((record, trial))
         self._remember(trial)
-        if len(self._memory.get_trials(deepcopy=False)) > 4 * _HORIZON:
+        if len(self._memory.get_trials(deepcopy=False)) > 3 * _HORIZON:
             self._start_memory()
 
     def _start_memory(self) -> None:

@@ -140,11 +140,18 @@ def to_line(row: dict[str, Any]) -> str:
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line; it is on the disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(to_line(row))
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one JSON line; it is on the disk when this returns.
+
+    Raises:
+        ConfigError: If the disk does not take it.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(to_line(row))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

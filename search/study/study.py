@@ -65,11 +65,13 @@ class Study:
             limits of the search and `resources`.
         classes: Names of the K classes.
         clock: Tells the time in seconds, from anywhere; a simulator has its own.
+        check: Reads a flat configuration as `from_flat` does; the simulation of another task's space has its own.
 
     Attributes:
         plan: Says how many bytes a configuration will hold on its device; None until somebody knows that device.
         gpus: Of each trial; counted against `search.gpu_hours`.
         failure: Why the search cannot go on now; None if it can.
+        is_exhausted: Whether every configuration that the space allows has been tried.
 
     Raises:
         ConfigError: If the folder cannot be written, another process works on it, or its files are damaged.
@@ -82,6 +84,7 @@ class Study:
         *,
         classes: tuple[str, ...],
         clock: Callable[[], float] = time.monotonic,
+        check: Callable[..., TrialParams] = from_flat,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -91,6 +94,7 @@ class Study:
         self.failure: Exception | None = None
         self.is_exhausted = False
         self._clock = clock
+        self._check = check
         self._opened = clock()
         self._asha = Asha(config.search.stop.asha) if config.search.stop else None
         self._live: set[int] = set()
@@ -128,7 +132,7 @@ class Study:
         if record is None:
             return None
         self._live.add(record.number)
-        params = from_flat(record.config, where=f"trial {record.number}", image_size=self.config.data.image_size)
+        params = self._check(record.config, where=f"trial {record.number}", image_size=self.config.data.image_size)
         if self.plan and not record.expected_memory:
             record.expected_memory = self.plan(params)
         return Assignment(
@@ -187,10 +191,14 @@ class Study:
         self._end(number, FAILED, reason)
 
     def halt(self, number: int, reason: str) -> None:
-        """Pause a trial, and with it the search, because the machine lacks something that the user can provide."""
+        """Pause a trial, and the search with it, because the machine lacks something that the user can provide."""
         if number in self._live:
             self._pause(number)
-        self.failure = self.failure or ConfigError(f"{reason}; the same command then goes on from here")
+        self.give_up(reason)
+
+    def give_up(self, reason: str) -> None:
+        """End the search here; what is on the disk by now can be gone on from."""
+        self.failure = self.failure or ConfigError(f"{reason}; mend that, and the same command goes on from here")
 
     # -- what anybody may know ----------------------------------------------------------------------------------------
 
@@ -220,7 +228,7 @@ class Study:
     @property
     def is_over(self) -> bool:
         """Whether no further trial starts; running ones may still be on their way to a pause or an end."""
-        return self.is_judged or self.is_out_of_time or self.failure is not None
+        return self.is_judged or self.is_out_of_time or self.is_exhausted or self.failure is not None
 
     @property
     def running(self) -> list[TrialRecord]:

@@ -267,6 +267,7 @@ def test_the_names_of_a_condition(text, names):
         ("0 < model.wafer_resnet.width < 99", False),
         ("drop_path >= 0", False),
         ("unheard_of >= 0", False),
+        ("idth >= 0", False),
         ("model.wafer_resnet.width > 0 or lr == 0.1", True),
         ("model.wafer_resnet.width > 0 and lr == 0.1", False),
         ("1 / grad_clip > 0", False),  # by zero
@@ -286,6 +287,10 @@ def test_a_field_at_the_top_counts_for_every_branch():
     assert rule.holds({"lr": 0.1, "model": "wafer_resnet"})
     assert rule.holds({"model": "wafer_resnet", "model.wafer_resnet.lr": 0.1})
     assert not rule.holds({"model": "wafer_resnet"})
+
+
+def test_a_model_that_nobody_knows_has_no_defaults():
+    assert parse_expression("model == 'vgg' and not width > 0").holds({"model": "vgg"})
 
 
 @pytest.mark.parametrize("text", ["sampling * 1000000000 == 'a'", "sampling < 3", "1 + squeeze > 1", "-model < 1"])
@@ -329,7 +334,8 @@ def test_a_good_condition_has_no_problems(text):
         ("widht > 16", "no trial has a parameter 'widht'; did you mean 'width'? (known: alpha,"),
         (
             "sampling.power.alhpa > 0",
-            "no trial has a parameter 'sampling.power.alhpa'; did you mean 'sampling.power.alpha'? (known: ",
+            "no trial has a parameter 'sampling.power.alhpa'; did you mean 'sampling.power.alpha'? "
+            "(known: sampling.power.alpha)",
         ),
         ("model.resnet18.dropout > 0", "no trial has a parameter 'model.resnet18.dropout'; did you mean 'model.wafer"),
         ("modle.x.y > 0", "no trial has a parameter 'modle.x.y'; (known: "),

@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM: the first ends a search where nothing is half written, the second ends the process."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+from search.errors import INTERRUPTED
+
+
+class Interrupts:
+    """Turns the first SIGINT or SIGTERM into a KeyboardInterrupt, but not within `shield`; a context manager.
+
+    Everything that a study knows is on the disk after each of its steps, so nothing has to be saved: a second signal
+    ends the process without further ado. Schedulers of clusters send SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self._is_shielded = False
+        self._came = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "Interrupts":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal has returned
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Let a signal that comes meanwhile take effect at the end only."""
+        self._is_shielded = True
+        try:
+            yield
+        finally:
+            self._is_shielded = False
+        if self._came:
+            raise KeyboardInterrupt
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._came:
+            os._exit(INTERRUPTED)
+        self._came = True
+        os.write(2, b"\ninterrupted; leaving (once more: at once)\n")  # print may be what was interrupted
+        if not self._is_shielded:
+            raise KeyboardInterrupt
