@@ -22,8 +22,8 @@ class Interrupts:
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interrupts":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._on_signal)
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.listen()
         return self
 
     def __exit__(
@@ -31,6 +31,11 @@ class Interrupts:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal has returned
+
+    def listen(self) -> None:
+        """Take the signals over, again after Ray has started: it puts a handler of its own on SIGTERM."""
+        for number in self._before:
+            signal.signal(number, self._on_signal)
 
     @contextmanager
     def shield(self) -> Iterator[None]:

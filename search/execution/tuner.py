@@ -34,6 +34,7 @@ def run_trials(
         ConfigError: If the disk takes no more.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    interrupts.listen()
     arrays = share_arrays(data, classes=study.classes, image_size=study.config.data.image_size)
     resources = {"cpus": cluster.cpus, "gpus": cluster.gpus}
     with tempfile.TemporaryDirectory(prefix="wafer-search-") as scratch:

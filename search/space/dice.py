@@ -42,7 +42,7 @@ class Dice:
         if log:
             return self._log_uniform(low, high)
         if step:
-            return low + step * self.random.randrange(int((high - low) / step + 1e-8) + 1)
+            return min(high, low + step * self.random.randrange(int((high - low) / step + 1e-8) + 1))  # rounding
         return self.random.uniform(low, high)
 
     def _log_uniform(self, low: float, high: float) -> float:

@@ -5,6 +5,7 @@ whose options carry their own sub-space. A parameter is named by its whole path,
 a sampler can model each branch by itself.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -48,6 +49,23 @@ class Range:
         steps = (value - self.low) / self.step if self.step else 0
         return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-8  # as Optuna forgives rounding
 
+    @property
+    def n_values(self) -> int | None:
+        """How many values there are; None if they are endless.
+
+        Example:
+            >>> Range(4, 16, step=4).n_values, Range(0.0, 0.3, step=0.1).n_values, Range(0.0, 0.3).n_values
+            (4, 4, None)
+        """
+        if not self.is_whole and not self.step:
+            return None
+        return int((self.high - self.low) / (self.step or 1) + 1e-8) + 1
+
+    def values(self) -> Iterator[float]:
+        """Go through the values, if they are not endless, as they are drawn."""
+        step = self.step or 1
+        return (min(self.high, self.low + step * i) for i in range(self.n_values or 0))  # rounding
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:
@@ -87,6 +105,20 @@ class Space:
     def sample(self, trial: Suggestions) -> dict[str, Scalar]:
         """Draw one flat configuration; asking the same trial again gives the same one."""
         return _sample(self.nodes, trial, prefix="")
+
+    def size(self) -> int | None:
+        """Count the configurations, forbidden ones too; None if they are endless.
+
+        Example:
+            >>> cnn, resnet = {"depth": Choice((1, 2)), "dropout": Range(0.0, 0.4, step=0.1)}, {"width": Range(16, 18)}
+            >>> Space({"model": Branch({"cnn": cnn, "resnet": resnet}), "ema": Choice((0.0, 0.5))}).size()
+            26
+        """
+        return _size(self.nodes)
+
+    def configurations(self) -> Iterator[dict[str, Scalar]]:
+        """Go through all configurations of a space that has a `size`, forbidden ones too."""
+        yield from _configurations(self.nodes, prefix="")
 
     def parameters(self) -> dict[str, Node]:
         """Return what is searched, by full name: everything but constants."""
@@ -153,6 +185,37 @@ def _walk(nodes: Mapping[str, Node], *, prefix: str) -> Iterator[tuple[str, Node
         if isinstance(node, Branch):
             for option, inner in node.options.items():
                 yield from _walk(inner, prefix=f"{prefix}{key}.{option}.")
+
+
+def _size(nodes: Mapping[str, Node]) -> int | None:
+    size = 1
+    for node in nodes.values():
+        inner = [_size(option) for option in node.options.values()] if isinstance(node, Branch) else [_count(node)]
+        if None in inner:
+            return None
+        size *= sum(n or 0 for n in inner)
+    return size
+
+
+def _count(node: Node) -> int | None:
+    return node.n_values if isinstance(node, Range) else len(_values(node))
+
+
+def _configurations(nodes: Mapping[str, Node], *, prefix: str) -> Iterator[dict[str, Scalar]]:
+    levels = [list(_settings(prefix + key, node)) for key, node in nodes.items()]
+    for parts in itertools.product(*levels):
+        yield {name: value for part in parts for name, value in part.items()}
+
+
+def _settings(name: str, node: Node) -> Iterator[dict[str, Scalar]]:
+    """Go through all that one node can add to a configuration."""
+    if isinstance(node, Branch):
+        for option, inner in node.options.items():
+            for part in _configurations(inner, prefix=f"{name}.{option}."):
+                yield {name: option, **part}
+    else:
+        for value in node.values() if isinstance(node, Range) else _values(node):
+            yield {name: value}
 
 
 def _values(node: Node | None) -> tuple[Scalar, ...]:

@@ -141,4 +141,4 @@ def recover(journal: Journal, folder: StudyFolder) -> tuple[dict[int, TrialRecor
 def _is_known(row: Mapping[str, Any], trial: FrozenTrial) -> bool:
     if "objective" in row:
         return row["epoch"] in trial.intermediate_values
-    return trial.state.is_finished()
+    return trial.state.is_finished() or "status" in trial.user_attrs  # else its end was not begun, and is forgotten

@@ -64,7 +64,7 @@ class Proposer:
         self._seen: set[frozenset[tuple[str, Scalar]]] = set()
         self._running: dict[int, tuple[int, FrozenTrial]] = {}  # by trial: number in the memory, and what it is
         self._ended: list[tuple[TrialRecord, FrozenTrial]] = []
-        self._start_memory()
+        self._memory = optuna.create_study(direction="maximize", sampler=self._sampler)
 
     def propose(self, point: Mapping[str, Scalar] | None = None) -> Proposal | None:
         """Return a new configuration.
@@ -85,11 +85,11 @@ class Proposer:
                 trial.set_constraint("allowed", VIOLATION)
             # What may be tried comes back as a known trial once it has its number.
             self._memory.tell(trial, state=TrialState.PRUNED if why else TrialState.FAIL)
-            if not why and frozenset(config.items()) not in self._seen:
+            if not why and _identity(config) not in self._seen:
                 return self.describe(config)
         for _ in range(_THROWS):
             config = self._space.sample(Dice(self._dice.random, point or {}))
-            if not self._forbids(config) and frozenset(config.items()) not in self._seen:
+            if not self._forbids(config) and _identity(config) not in self._seen:
                 return self.describe(config)
         return None
 
@@ -101,7 +101,7 @@ class Proposer:
 
     def begin(self, record: TrialRecord) -> None:
         """Note that a trial runs: others are proposed elsewhere meanwhile."""
-        self._seen.add(frozenset(record.config.items()))
+        self._seen.add(_identity(record.config))
         proposal = self.describe(record.config)
         trial = create_trial(
             state=TrialState.RUNNING, params=dict(proposal.params), distributions=dict(proposal.distributions)
@@ -134,8 +134,11 @@ class Proposer:
             self._start_memory()
 
     def _start_memory(self) -> None:
-        """Begin with the running trials, and the best and the latest of those that ended."""
+        """Begin anew with the running trials, and the best and the latest of those that ended."""
+        former = self._memory
         self._memory = optuna.create_study(direction="maximize", sampler=self._sampler)
+        for key, value in former._storage.get_study_system_attrs(former._study_id).items():  # how far qmc has got
+            self._memory._storage.set_study_system_attr(self._memory._study_id, key, value)
         best = sorted(self._ended, key=lambda pair: _rank(*pair), reverse=True)[: _HORIZON // 2]
         kept = {record.number for record, _ in [*best, *self._ended[-_HORIZON // 2 :]]}
         self._ended = [pair for pair in self._ended if pair[0].number in kept]
@@ -162,6 +165,13 @@ def make_sampler(name: str, *, seed: int) -> BaseSampler:
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
         return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _identity(config: Mapping[str, Scalar]) -> frozenset[tuple[str, Scalar]]:
+    """What makes two configurations one: of a range in steps, 0.3 is 0.1 + 2 * 0.1 but for rounding."""
+    return frozenset(
+        (name, float(f"{value:.12g}") if isinstance(value, float) else value) for name, value in config.items()
+    )
 
 
 def _rank(record: TrialRecord, trial: FrozenTrial) -> tuple[float, bool, int, float]:

@@ -185,7 +185,7 @@ class Study:
         self._epochs_before_failure = max(self._epochs_before_failure, len(self.records[number].reports))
         if self._failures_in_a_row >= self.config.search.failures:
             what = f"{self._failures_in_a_row} trials failed in a row; the last: {reason}"
-            self.failure = StudyAborted(what)
+            self.failure = self.failure or StudyAborted(what)
         if details:
             write_atomically(self.folder.failure(number), details)
         self._end(number, FAILED, reason)
@@ -386,15 +386,16 @@ class Study:
         # A sampler that starts again from the same seed would propose its first configurations a second time.
         seed = np.random.SeedSequence([self.config.search.seed, len(records)])
         self._proposer = Proposer(self.config.space, self.config.search.sampler, seed=seed, forbids=self.config.forbids)
+        untold = self._journal.unfinished()
         known = {key: {record.origin.get(key) for record in records} for key in ("first", "retry_of")}
         self._first = deque((i, point) for i, point in enumerate(self.config.first) if i not in known["first"])
         self._to_resume = deque(record.number for record in records if record.status == RUNNING)
         self._to_retry = deque(
             record.number
             for record in records
-            if record.status == FAILED and "retry_of" not in record.origin and record.number not in known["retry_of"]
+            if record.status == FAILED and "retry_of" not in record.origin
+            if record.number not in known["retry_of"] and record.number not in untold
         )
-        untold = self._journal.unfinished()
         for record in records:
             self._proposer.begin(record)
             self._rebuild_rungs(record)

@@ -14,13 +14,13 @@ from search.space.strict_yaml import dump_yaml
 SHIPPED = Path(configs.__file__).parent
 SPACE = "space: {epochs: [4, 8], lr: {low: 1e-4, high: 1e-2, log: true}, grad_clip: {low: 0.0, high: 2.0, step: 0.5}}\n"
 DURATION = "must be a duration such as 90s, 20m, 2h or 1h30m"
+RULE = "{if: CONDITION, why: REASON}"
+FLOORS = '["f1[Scratch] >= 0.60"]'
 
 # What stands in the second line, below a good space, and what is said about it.
 BAD_SECTIONS = [
     # the whole
-    ("spaces: {}", "spaces: unknown key; did you mean 'space'? (known: data, first, name, objective, "),
-    ("forbid: []", "forbid: is not supported yet; remove it"),
-    ("constraints: [\"f1[Scratch] >= 0.60\"]", "constraints: is not supported yet; remove it"),
+    ("spaces: {}", "spaces: unknown key; did you mean 'space'? (known: constraints, data, first, forbid, "),
     ("confirm: {top: 3}", "confirm: is not supported yet; remove it"),
     # name
     ("name: ../../x", "name: must be letters, digits, '.', '_' or '-', at most 80; got '../../x'"),
@@ -70,6 +70,52 @@ BAD_SECTIONS = [
     ("objective: {weights: {Scratch: 3, Loc: yes}}", "objective.weights: must map classes to numbers above 0; got "),
     ("objective: {weights: {Scratch: true}}", "objective.weights: must map classes to numbers above 0; got "),
     ("objective: {weights: {Scratch: .inf}}", "objective.weights: must map classes to numbers above 0; got "),
+    ("objective: {over: mean}", "objective.over: unknown rule 'mean'; (known: ema, last, mean_last_3)"),
+    ("objective: {over: emma}", "objective.over: unknown rule 'emma'; did you mean 'ema'? (known: ema, last, "),
+    ("objective: {over: null}", "objective.over: unknown rule None; (known: ema, last, mean_last_3)"),
+    ("objective: {over: [last]}", "objective.over: unknown rule ['last']; did you mean 'last'? (known: ema, last, "),
+    ("objective: {overs: last}", "objective: must be {maximize: balanced_macro_f1 or macro_f1 or worst_class_f1} or {"),
+    ("objective: {weights: {a: 1}, over: mean_last_5}", "objective.over: unknown rule 'mean_last_5'; did you mean 'm"),
+    # forbid
+    ("forbid: null", f"forbid: must be a list of {RULE}; got None"),
+    ("forbid: {if: lr > 1, why: x}", f"forbid: must be a list of {RULE}; got {{'if': 'lr > 1', 'why': 'x'}}"),
+    ("forbid: lr > 1", f"forbid: must be a list of {RULE}; got 'lr > 1'"),
+    ("forbid: [lr > 1]", f"forbid.0: must be {RULE}, both texts; got 'lr > 1'"),
+    ("forbid: [null]", f"forbid.0: must be {RULE}, both texts; got None"),
+    ("forbid: [{if: lr > 1}]", f"forbid.0: must be {RULE}, both texts; got {{'if': 'lr > 1'}}"),
+    ("forbid: [{why: too large}]", f"forbid.0: must be {RULE}, both texts; got {{'why': 'too large'}}"),
+    ("forbid: [{if: lr > 1, why: ''}]", f"forbid.0: must be {RULE}, both texts; got {{'if': 'lr > 1', 'why': ''}}"),
+    ("forbid: [{if: ' ', why: x}]", f"forbid.0: must be {RULE}, both texts; got {{'if': ' ', 'why': 'x'}}"),
+    ("forbid: [{if: lr > 1, why: 5}]", f"forbid.0: must be {RULE}, both texts; got {{'if': 'lr > 1', 'why': 5}}"),
+    ("forbid: [{if: true, why: x}]", f"forbid.0: must be {RULE}, both texts; got {{'if': True, 'why': 'x'}}"),
+    ("forbid: [{if: lr > 1, why: x, when: y}]", f"forbid.0: must be {RULE}, both texts; got {{'if': 'lr > 1', 'why"),
+    ("forbid: [{if: lr >, why: x}]", "forbid.0.if: column "),
+    ("forbid: [{if: lr ** 2 > 1, why: x}]", "forbid.0.if: ** is not allowed, at 'lr ** 2'; allowed are parameters and"),
+    ("forbid: [{if: lrr > 1, why: x}]", "forbid.0.if: no trial has a parameter 'lrr'; did you mean 'lr'? (known: "),
+    ("forbid: [{if: epochs == 5, why: x}]", "forbid.0.if: epochs is never 5; (known: 4, 8)"),
+    ("forbid: [{if: model > 3, why: x}]", "forbid.0.if: model can be a word, and < > + - * / need numbers"),
+    ("forbid: [{if: 1 > 2, why: x}]", "forbid.0.if: must mention at least one parameter"),
+    # constraints
+    ("constraints: null", f"constraints: must be a list such as {FLOORS}; got None"),
+    ("constraints: macro_f1 >= 0.6", f"constraints: must be a list such as {FLOORS}; got 'macro_f1 >= 0.6'"),
+    ("constraints: {macro_f1: 0.6}", f"constraints: must be a list such as {FLOORS}; got {{'macro_f1': 0.6}}"),
+    ("constraints: [0.6]", "constraints.0: must be METRIC[CLASS] >= NUMBER with f1, precision, recall, or METRIC >= N"),
+    ("constraints: [null]", "constraints.0: must be METRIC[CLASS] >= NUMBER with f1, precision, recall, or METRIC >= "),
+    ("constraints: ['f1[Loc] > 0.6']", "constraints.0: must be METRIC[CLASS] >= NUMBER with f1, precision, recall, o"),
+    ("constraints: ['f2[Loc] >= 0.6']", "constraints.0: unknown metric 'f2'; (known: accuracy, balanced_macro_f1, f1"),
+    ("constraints: ['f1 >= 0.6']", "constraints.0: f1 is of one class: write f1[CLASS]; got 'f1 >= 0.6'"),
+    ("constraints: ['accuracy[Loc] >= 0.6']", "constraints.0: accuracy is over all classes: leave out [Loc]; got 'ac"),
+    ("constraints: ['f1[Loc] >= 0']", "constraints.0: a floor must be in (0, 1]; got 0"),
+    ("constraints: ['f1[Loc] >= 1.1']", "constraints.0: a floor must be in (0, 1]; got 1.1"),
+    ("constraints: ['f1[Loc] >= high']", "constraints.0: 'high' is no number; must be METRIC[CLASS] >= NUMBER with "),
+    (
+        "constraints: ['f1[Loc] >= 0.5', 'f1[ Loc ] >= 0.7']",
+        "constraints.1: f1[Loc] >= 0.7: stands beside f1[Loc] >= 0.5; keep the higher one",
+    ),
+    (
+        "constraints: [macro_f1 >= 0.5, macro_f1>=0.5]",
+        "constraints.1: macro_f1 >= 0.5: stands beside macro_f1 >= 0.5; keep the higher one",
+    ),
     # first
     ("first: null", "first: must be a list of mappings from parameters to values; got None"),
     ("first: {lr: 1e-3}", "first: must be a list of mappings from parameters to values; got {'lr': 0.001}"),
@@ -85,7 +131,7 @@ BAD_SECTIONS = [
     ("first: [{grad_clip: true}]", "first.0.grad_clip: must be a number in [0.0, 2.0], in steps of 0.5; got True"),
     ("first: [{grad_clip: 0.7}]", "first.0.grad_clip: must be a number in [0.0, 2.0], in steps of 0.5; got 0.7"),
     # search
-    ("search: {trails: 5}", "search.trails: unknown key; did you mean 'trials'? (known: sampler, seed, "),
+    ("search: {trails: 5}", "search.trails: unknown key; did you mean 'trials'? (known: failures, gpu_hours, "),
     ("search: {trials: 0}", "search.trials: must be >= 1; got 0"),
     ("search: {trials: 1000001}", "search.trials: must be <= 1000000; got 1000001"),
     ("search: {trials: many}", "search.trials: must be a whole number; got 'many'"),
@@ -98,14 +144,36 @@ BAD_SECTIONS = [
     ("search: {time: 20 minutes}", f"search.time: {DURATION}; got '20 minutes'"),
     ("search: {time: 1:30}", f"search.time: {DURATION}; got '1:30'"),
     ("search: {time: true}", "search.time: must be a number; got True"),
-    ("search: {sampler: grid}", "search.sampler: must be tpe or random; got 'grid'"),
+    ("search: {gpu_hours: 0}", "search.gpu_hours: must be > 0; got 0"),
+    ("search: {gpu_hours: -1}", "search.gpu_hours: must be > 0; got -1"),
+    ("search: {gpu_hours: .inf}", "search.gpu_hours: must be a finite number; got inf"),
+    ("search: {gpu_hours: .nan}", "search.gpu_hours: must be a finite number; got nan"),
+    ("search: {gpu_hours: 2h}", "search.gpu_hours: must be a number; got '2h'"),
+    ("search: {gpu_hours: true}", "search.gpu_hours: must be a number; got True"),
+    ("search: {trial_time: 0}", "search.trial_time: must be > 0; got 0"),
+    ("search: {trial_time: 0s}", "search.trial_time: must be > 0; got 0.0"),
+    ("search: {trial_time: -5m}", f"search.trial_time: {DURATION}; got '-5m'"),
+    ("search: {trial_time: 20 minutes}", f"search.trial_time: {DURATION}; got '20 minutes'"),
+    ("search: {trial_time: .inf}", "search.trial_time: must be a finite number; got inf"),
+    ("search: {trial_time: true}", "search.trial_time: must be a number; got True"),
+    ("search: {trial_time: [5]}", "search.trial_time: must be a number; got [5]"),
+    ("search: {failures: 0}", "search.failures: must be >= 1; got 0"),
+    ("search: {failures: 1001}", "search.failures: must be <= 1000; got 1001"),
+    ("search: {failures: 2.5}", "search.failures: must be a whole number; got 2.5"),
+    ("search: {failures: null}", "search.failures: must be a whole number; got None"),
+    ("search: {failures: none}", "search.failures: must be a whole number; got 'none'"),
+    ("search: {sampler: grid}", "search.sampler: must be tpe, random, qmc or gp; got 'grid'"),
+    ("search: {stop: never}", "search.stop: must be a mapping; got 'never'"),
     ("search: {stop: asha}", "search.stop: must be a mapping; got 'asha'"),
     ("search: {stop: {ahsa: {}}}", "search.stop.ahsa: unknown key; did you mean 'asha'? (known: asha)"),
-    ("search: {stop: {asha: {rung: 2}}}", "search.stop.asha.rung: unknown key; (known: factor, first_rung)"),
+    ("search: {stop: {asha: {rung: 2}}}", "search.stop.asha.rung: unknown key; (known: factor, first_rung, peers)"),
     ("search: {stop: {asha: {factor: 1}}}", "search.stop.asha.factor: must be >= 2; got 1"),
     ("search: {stop: {asha: {factor: 11}}}", "search.stop.asha.factor: must be <= 10; got 11"),
     ("search: {stop: {asha: {first_rung: 0 epochs}}}", "search.stop.asha.first_rung: must be >= 1; got "),
     ("search: {stop: {asha: {first_rung: two}}}", "search.stop.asha.first_rung: must be a whole number; got 'two'"),
+    ("search: {stop: {asha: {peers: 0}}}", "search.stop.asha.peers: must be >= 1; got 0"),
+    ("search: {stop: {asha: {peers: 10001}}}", "search.stop.asha.peers: must be <= 10000; got 10001"),
+    ("search: {stop: {asha: {peers: few}}}", "search.stop.asha.peers: must be a whole number; got 'few'"),
     (
         "search: {stop: {asha: {first_rung: 8 epochs}}}",
         "search.stop.asha.first_rung: must be below the longest schedule (8 epochs); got 8 epochs; every trial",
@@ -141,7 +209,8 @@ def test_a_bad_section_is_refused(load, section, what):
 def test_a_file_that_is_no_mapping_is_refused(load, text):
     said = refusal(load, text)
 
-    assert said == ":1 must be a mapping with the keys name, data, space, objective, first, search, resources"
+    keys = "name, data, space, objective, first, forbid, constraints, search, resources"
+    assert said == f":1 must be a mapping with the keys {keys}"
 
 
 def test_a_file_without_a_space_is_refused(load):
@@ -161,6 +230,137 @@ def test_mistakes_in_all_sections_are_reported_together(load):
         "5 search.trials",
         "6 confirm",
     ]
+
+
+def test_mistakes_in_rules_and_floors_are_reported_together_each_with_its_line(load):
+    text = """
+space: {epochs: [4, 8], lr: {low: 1e-4, high: 1e-2}}
+objective:
+  maximize: makro_f1
+  over: mean
+forbid:
+  - {if: lr > 1e-3, why: diverges}
+  - {if: lrr > 1e-3, why: diverges}
+  - if: epochs == 5
+    why: ""
+  - why: a rule has reasons
+    if: epochs + model > 5 and lr == 3
+constraints:
+  - macro_f1 >= 0.5
+  - f1[Loc] >= 5
+  - macro_f1 >= 0.6
+search: {gpu_hours: 0, stop: {asha: {peers: 0}}}
+"""
+
+    lines = refusal(load, text).splitlines()
+
+    assert lines[0] == ": 10 problems"
+    assert sorted(line.strip().partition(": ")[0] for line in lines[1:]) == sorted(
+        [
+            ":5 objective.over",
+            ":4 objective.maximize",
+            ":8 forbid.1.if",
+            ":9 forbid.2",
+            ":12 forbid.3.if",
+            ":12 forbid.3.if",
+            ":15 constraints.1",
+            ":16 constraints.2",
+            ":17 search.gpu_hours",
+            ":17 search.stop.asha.peers",
+        ]
+    )
+    assert [int(line.split(":")[1].split()[0]) for line in lines[1:]] == [4, 5, 8, 9, 12, 12, 15, 16, 17, 17]
+
+
+def test_rules_and_floors_are_read(load):
+    config = load(
+        SPACE
+        + """
+forbid:
+  - {if: lr > 1e-3 and epochs == 8, why: " long and fast "}
+  - {if: "grad_clip in [0.0, 0.5]", why: diverges}
+constraints: ["f1[Edge Ring]>=0.6", "f1[Edge Loc] >= .5", macro_f1 >= 0.7, "recall[Edge Ring] >= 1"]
+"""
+    )
+
+    assert [rule.condition.text for rule in config.forbid] == ["lr > 1e-3 and epochs == 8", "grad_clip in [0.0, 0.5]"]
+    assert [(floor.metric, floor.class_name, floor.least) for floor in config.floors] == [
+        ("f1", "Edge Ring", 0.6),
+        ("f1", "Edge Loc", 0.5),
+        ("macro_f1", None, 0.7),
+        ("recall", "Edge Ring", 1.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flat", "why"),
+    [
+        ({"epochs": 8, "lr": 5e-3, "grad_clip": 1.0}, "long and fast"),
+        ({"epochs": 8, "lr": 1e-3, "grad_clip": 1.0}, None),
+        ({"epochs": 4, "lr": 5e-3, "grad_clip": 0.5}, "diverges"),
+        ({"epochs": 8, "lr": 5e-3, "grad_clip": 0.5}, "long and fast"),
+    ],
+)
+def test_a_configuration_is_forbidden_by_the_first_rule_that_holds(load, flat, why):
+    rules = "{if: lr > 1e-3 and epochs == 8, why: long and fast}, {if: grad_clip <= 0.5, why: diverges}"
+
+    assert load(SPACE + f"forbid: [{rules}]").forbids(flat) == why
+
+
+def test_what_contradicts_itself_is_forbidden_without_a_rule(load):
+    config = load("space: {sampling: [balanced, imbalanced], loss: [cross_entropy, logit_adjusted]}")
+
+    assert config.forbids({"sampling": "imbalanced", "loss": "logit_adjusted"}) is None
+    assert "corrects the class shares" in config.forbids({"sampling": "balanced", "loss": "logit_adjusted"})
+
+
+def test_a_rule_may_speak_of_what_the_space_leaves_at_its_default(load):
+    config = load(
+        SPACE + "forbid: [{if: model != 'wafer_cnn', why: x}, {if: batch_size == 128 and epochs == 8, why: y}]"
+    )
+
+    assert config.forbids({"epochs": 4, "lr": 1e-3, "grad_clip": 0.0}) is None
+    assert config.forbids({"epochs": 8, "lr": 1e-3, "grad_clip": 0.0}) == "y"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+def test_the_samplers_are_known(load, sampler):
+    assert load(SPACE + f"search: {{sampler: {sampler}}}").search.sampler == sampler
+
+
+@pytest.mark.parametrize("over", ["last", "mean_last_3", "ema"])
+@pytest.mark.parametrize("what", ["maximize: macro_f1, ", "weights: {Scratch: 2}, ", ""])
+def test_the_rule_over_the_epochs_goes_with_any_objective(load, what, over):
+    assert load(SPACE + f"objective: {{{what}over: {over}}}").objective.over == over
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ("gpu_hours: 2", {"gpu_hours": 2}),
+        ("gpu_hours: 0.25", {"gpu_hours": 0.25}),
+        ("gpu_hours: null", {"gpu_hours": None}),
+        ("trial_time: 1h30m", {"trial_time": 5400}),
+        ("trial_time: 90", {"trial_time": 90}),
+        ("trial_time: null", {"trial_time": None}),
+        ("failures: 1", {"failures": 1}),
+        ("failures: 1000", {"failures": 1000}),
+    ],
+)
+def test_the_limits_of_a_search_are_read(load, search, expected):
+    found = load(SPACE + f"search: {{{search}}}").search.model_dump()
+
+    assert found | expected == found
+
+
+@pytest.mark.parametrize("peers", [1, 3, 10_000])
+def test_the_judge_waits_for_as_many_others_as_it_is_told(load, peers):
+    assert load(SPACE + f"search: {{stop: {{asha: {{peers: {peers}}}}}}}").search.stop.asha.peers == peers
+
+
+@pytest.mark.parametrize("nothing", ["none", "null", "", "~"])
+def test_stop_none_is_no_judge(load, nothing):
+    assert load(SPACE + f"search:\n  stop: {nothing}\n").search.stop is None
 
 
 def test_a_first_point_may_not_set_what_it_has_not_chosen(load):
@@ -269,10 +469,13 @@ def test_everything_has_a_default_but_the_space(load):
     assert config.data.wafers == "auto"
     assert config.data.split.val == 0.2
     assert config.objective.metric == "balanced_macro_f1"
-    assert config.first == ()
+    assert config.objective.over == "last"
+    assert config.first == config.forbid == config.floors == ()
     assert config.search.trials == 24
-    assert config.search.time is None
-    assert config.search.stop.asha.factor == 3
+    assert config.search.time is config.search.gpu_hours is config.search.trial_time is None
+    assert config.search.failures == 3
+    assert config.search.sampler == "tpe"
+    assert (config.search.stop.asha.factor, config.search.stop.asha.peers) == (3, 3)
     assert config.resources.gpus == "auto"
 
 
@@ -317,6 +520,11 @@ def test_a_bad_section_is_not_hidden_by_the_command_line(load):
         "space: {epochs: {low: 2, high: 8, step: 2}, sampling: {choose: {power: {alpha: {low: 0.1, high: 0.5}}}}}",
         "name: '1e4'\nspace: {epochs: 4}\nobjective: {weights: {none: 1, 'off': 2.5}}\nresources: {gpus: 0.25}",
         "space: {epochs: [4, 8]}\nfirst: [{epochs: 4}, {}]\nsearch: {stop: {asha: {first_rung: 1 epoch}}}",
+        "space: {epochs: [4, 8]}\nforbid: [{if: epochs == 8 or lr < 1, why: 'a: b'}, {if: not epochs < 5, why: '1'}]",
+        "space: {epochs: [4, 8]}\nconstraints: ['f1[ Edge-Ring ] >= 0.6', accuracy >= 1, 'recall[a: b] >= 1e-3']",
+        "space: {epochs: 4}\nobjective: {over: ema}\nsearch: {stop: none, gpu_hours: 0.5, trial_time: 5m, failures: 1}",
+        "space: {epochs: 4}\nobjective: {weights: {a: 1}, over: mean_last_3}",
+        "space: {epochs: 4}\nsearch: {sampler: gp, stop: {asha: {peers: 9}}}",
     ],
 )
 def test_what_is_written_out_loads_to_the_same_config(load, text):

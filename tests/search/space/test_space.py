@@ -36,6 +36,38 @@ branches = st.dictionaries(st.sampled_from(["cnn", "resnet", "deep"]), levels, m
 spaces = st.dictionaries(st.sampled_from(["lr", "model", "loss", "width"]), leaves | branches, max_size=4).map(Space)
 
 
+small = st.builds(
+    lambda low, n, step: Range(low / 10, round(low / 10 + n * step, 6), step=step),
+    st.integers(0, 9),
+    st.integers(1, 5),
+    st.sampled_from([0.1, 0.3]),
+) | st.builds(lambda low, width: Range(low, low + width), st.integers(0, 9), st.integers(1, 5))
+small_levels = st.dictionaries(st.sampled_from(["lr", "width"]), constants | choices | small, max_size=2)
+small_branches = st.dictionaries(st.sampled_from(["cnn", "resnet"]), small_levels, min_size=1).map(Branch)
+small_spaces = st.dictionaries(st.sampled_from(["lr", "model"]), small | small_branches, max_size=2).map(Space)
+
+
+@given(space=small_spaces)
+def test_all_configurations_are_gone_through_once_and_lie_in_the_space(space):
+    configs = list(space.configurations())
+
+    assert len(configs) == space.size()
+    assert len({repr(sorted(config.items())) for config in configs}) == len(configs)
+    assert all(space.contains(name, value) for config in configs for name, value in config.items())
+
+
+@given(space=small_spaces, seed=st.integers(0, 99))
+def test_what_is_drawn_is_among_all_configurations(space, seed):
+    assert space.sample(new_trial(seed)) in list(space.configurations())
+
+
+@pytest.mark.parametrize("endless", [Range(0.0, 1.0), Range(1e-4, 1e-1, log=True)])
+def test_a_space_with_a_number_that_has_no_steps_is_endless(endless):
+    space = Space({"epochs": Choice((1, 2)), "model": Branch({"cnn": {"x": endless}, "resnet": {}})})
+
+    assert space.size() is None
+
+
 @pytest.fixture
 def space():
     return Space(

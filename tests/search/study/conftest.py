@@ -1,7 +1,9 @@
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import JournalStorage
@@ -12,7 +14,10 @@ from search.space.config import StudyConfig
 from search.study.records import StudyFolder
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
 from search.study.study import Study
-from search.testing import FakeClock, drive, quality_by_lr
+from search.testing import FakeClock, drive, fake_report, quality_by_lr
+from search.trial.evaluation import Judgement
+from search.trial.metrics import score_confusion
+from search.trial.training import EpochReport
 
 
 @pytest.fixture(scope="session")
@@ -33,12 +38,18 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 @pytest.fixture(scope="session")
 def make_config(load: Callable[..., StudyConfig]) -> Callable[..., StudyConfig]:
-    """Make the config of a study of six trials of four epochs, none of them stopped unless `factor` is given."""
+    """Make the config of a study of six trials of four epochs, none of them stopped unless `factor` is given.
+
+    What else is given stands in the section where it belongs.
+    """
+    searched = ("time", "gpu_hours", "trial_time", "failures", "seed")
 
     def make(
         *, trials: int = 6, factor: int | None = None, epochs: str = "4", sampler: str = "tpe", **more: object
     ) -> StudyConfig:
-        stop = "null" if factor is None else f"{{asha: {{first_rung: 1 epoch, factor: {factor}}}}}"
+        rung, peers = more.get("first_rung", 1), more.get("peers", 3)
+        stop = f"{{asha: {{first_rung: {rung}, factor: {factor}, peers: {peers}}}}}" if factor else "none"
+        limits = "".join(f", {key}: {more[key]}" for key in searched if key in more)
         return load(
             f"""
             name: fake
@@ -50,7 +61,9 @@ def make_config(load: Callable[..., StudyConfig]) -> Callable[..., StudyConfig]:
               model: {{choose: {{wafer_cnn: {{width: [4, 8], dropout: {{low: 0.0, high: 0.5}}}}, wafer_resnet: {{}}}}}}
             objective: {more.get("objective", "{}")}
             first: {more.get("first", "[]")}
-            search: {{trials: {trials}, time: {more.get("time", "null")}, sampler: {sampler}, stop: {stop}}}
+            forbid: {more.get("forbid", "[]")}
+            constraints: {more.get("constraints", "[]")}
+            search: {{trials: {trials}, sampler: {sampler}, stop: {stop}{limits}}}
             """
         )
 
@@ -89,6 +102,26 @@ def run(folder, make_config, open_study):
 
 
 @pytest.fixture(scope="session")
+def report_of() -> Callable[..., EpochReport]:
+    """Make the report of an epoch, in which all scores are `score`, or each class is recalled by itself.
+
+    What is missed of Center is called Edge-Ring and what is missed of none Center, so that the F1 of none hangs on its
+    own recall alone.
+    """
+
+    def make(epoch: int, score: float = 0.5, *, center: float | None = None, none: float = 1.0) -> EpochReport:
+        report = fake_report(epoch, quality=score * (epoch + 2) / epoch, n_classes=3)
+        if center is None:
+            return report
+        n_center, n_none = round(10_000 * center), round(10_000 * none)
+        confusion = np.array([[n_center, 10_000 - n_center, 0], [0, 10_000, 0], [10_000 - n_none, 0, n_none]])
+        rows = tuple(tuple(map(int, row)) for row in confusion)
+        return replace(report, val=Judgement(loss=0.5, confusion=rows, scores=score_confusion(confusion)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def journal_of() -> Callable[[StudyFolder], optuna.Study]:
     """Read the Optuna study of a folder, as another program would."""
 
@@ -118,13 +151,22 @@ def assert_consistent(journal_of, rows_of) -> Callable[[StudyFolder, Study], Non
     }
 
     def check(folder: StudyFolder, study: Study) -> None:
-        trials = {t.number: t for t in journal_of(folder).trials if t.state is not TrialState.WAITING}
+        trials = {t.number: t for t in journal_of(folder).trials}  # none of them is waiting
         rows = rows_of(folder)
         known = {(n, epoch): value for n, t in trials.items() for epoch, value in t.intermediate_values.items()}
         reports = [((row["trial"], row["epoch"]), row["objective"]) for row in rows if "objective" in row]
         assert sorted(reports) == sorted(known.items())  # no epoch is missing, none stands there twice
         assert {n: t.state for n, t in trials.items()} == {n: states[r.status] for n, r in study.records.items()}
         assert {n: t.user_attrs["config"] for n, t in trials.items()} == {n: r.config for n, r in study.records.items()}
+        ended = {n: record for n, record in study.records.items() if record.status != RUNNING}
+        attributes = {n: (trials[n].user_attrs["status"], trials[n].user_attrs.get("reason", "")) for n in ended}
+        assert attributes == {n: (record.status, record.reason) for n, record in ended.items()}
+        floors = {floor.text for floor in study.config.floors}
+        for n, record in ended.items():
+            judged = floors if record.reports else set()
+            assert set(trials[n].constraints) == judged | ({"works"} if record.status == INFEASIBLE else set())
+            has_value = bool(record.values) and record.status != FAILED
+            assert trials[n].values == ([record.value] if has_value else None)
         for n, record in study.records.items():
             assert record.values == [known[n, epoch] for epoch in range(1, len(record.values) + 1)]
             assert [report.epoch for report in record.reports] == list(range(1, len(record.reports) + 1))

@@ -9,16 +9,22 @@ from search.space.config import AshaConfig
 from search.study.asha import Asha
 
 factors = st.integers(2, 5)
+peers = st.integers(1, 6)
 orders = st.integers(1, 40).flatmap(lambda n: st.permutations(range(n)))
 
 
-def make(*, first_rung=1, factor=3):
-    return Asha(AshaConfig(first_rung=first_rung, factor=factor))
+def make(*, first_rung=1, factor=3, peers=3):
+    return Asha(AshaConfig(first_rung=first_rung, factor=factor, peers=peers))
 
 
 def survivors(asha, scores, *, epoch=1, length=9):
     """Let trials arrive at a rung one by one; return which of them go on."""
-    return [i for i, score in enumerate(scores) if not asha.is_losing(i, epoch=epoch, length=length, value=score)]
+    standings = list(enumerate(map(meeting_all_floors, scores)))
+    return [i for i, standing in standings if not asha.is_losing(i, epoch=epoch, length=length, standing=standing)]
+
+
+def meeting_all_floors(value):
+    return (0.0, value)
 
 
 @pytest.mark.parametrize(
@@ -37,32 +43,32 @@ def test_rungs_are_multiples_below_the_end(first_rung, factor, length, rungs):
     assert make(first_rung=first_rung, factor=factor).rungs(length) == rungs
 
 
-@given(factor=factors, order=orders)
-def test_nobody_is_stopped_before_a_rung_holds_more_than_factor_trials(factor, order):
-    going_on = survivors(make(factor=factor), order)
+@given(factor=factors, peers=peers, order=orders)
+def test_nobody_is_stopped_before_a_rung_holds_enough_others(factor, peers, order):
+    going_on = survivors(make(factor=factor, peers=peers), order)
 
-    assert going_on[:factor] == list(range(min(factor, len(order))))
+    assert going_on[:peers] == list(range(min(peers, len(order))))
 
 
-@given(factor=factors, order=orders)
-def test_the_best_always_survives(factor, order):
-    going_on = survivors(make(factor=factor), order)
+@given(factor=factors, peers=peers, order=orders)
+def test_the_best_always_survives(factor, peers, order):
+    going_on = survivors(make(factor=factor, peers=peers), order)
 
     assert order.index(max(order)) in going_on
 
 
-@given(factor=factors, order=orders)
-def test_whoever_is_stopped_is_not_among_the_best_share_at_that_moment(factor, order):
-    going_on = survivors(make(factor=factor), order)
+@given(factor=factors, peers=peers, order=orders)
+def test_whoever_is_stopped_is_not_among_the_best_share_at_that_moment(factor, peers, order):
+    going_on = survivors(make(factor=factor, peers=peers), order)
 
     for i in set(range(len(order))) - set(going_on):
         n_better = sum(score > order[i] for score in order[:i])
         assert n_better >= (i + 1) / factor
 
 
-@given(factor=factors, n=st.integers(1, 40))
-def test_if_each_trial_is_worse_than_all_before_only_the_first_few_survive(factor, n):
-    assert survivors(make(factor=factor), range(n, 0, -1)) == list(range(min(n, factor)))
+@given(factor=factors, peers=peers, n=st.integers(1, 40))
+def test_if_each_trial_is_worse_than_all_before_only_the_first_few_survive(factor, peers, n):
+    assert survivors(make(factor=factor, peers=peers), range(n, 0, -1)) == list(range(min(n, peers)))
 
 
 @given(factor=factors, n=st.integers(1, 40))
@@ -84,7 +90,7 @@ def test_about_one_in_factor_trials_survives(factor):
 def test_trials_of_other_lengths_are_not_compared(factor, order):
     alone, mixed = make(factor=factor), make(factor=factor)
     for i, score in enumerate(order):
-        mixed.is_losing(1000 + i, epoch=1, length=4, value=score + 100)
+        mixed.is_losing(1000 + i, epoch=1, length=4, standing=meeting_all_floors(score + 100))
 
     assert survivors(mixed, order) == survivors(alone, order)
 
@@ -100,12 +106,12 @@ def test_epochs_that_are_no_rungs_do_not_count(factor, order):
 def test_a_later_value_does_not_pollute_an_earlier_rung():
     asha, fresh = make(factor=2), make(factor=2)
     for i in range(3):
-        fresh.remember(i, epoch=1, length=8, value=0.1 * i)
-        asha.remember(i, epoch=1, length=8, value=0.1 * i)
-        asha.remember(i, epoch=2, length=8, value=0.9)
-        asha.remember(i, epoch=3, length=8, value=0.9)
+        fresh.remember(i, epoch=1, length=8, standing=meeting_all_floors(0.1 * i))
+        asha.remember(i, epoch=1, length=8, standing=meeting_all_floors(0.1 * i))
+        asha.remember(i, epoch=2, length=8, standing=meeting_all_floors(0.9))
+        asha.remember(i, epoch=3, length=8, standing=meeting_all_floors(0.9))
 
-    verdicts = [each.is_losing(9, epoch=1, length=8, value=0.15) for each in (asha, fresh)]
+    verdicts = [each.is_losing(9, epoch=1, length=8, standing=meeting_all_floors(0.15)) for each in (asha, fresh)]
 
     assert verdicts == [False, False]
 
@@ -116,12 +122,9 @@ def test_a_judge_rebuilt_from_memory_gives_the_same_verdicts(factor, order, n_be
     survivors(one, order[:n_before])
     rebuilt = make(factor=factor)
     for i in reversed(range(len(order[:n_before]))):
-        rebuilt.remember(i, epoch=1, length=9, value=order[i])
+        rebuilt.remember(i, epoch=1, length=9, standing=meeting_all_floors(order[i]))
 
-    verdicts = [
-        [each.is_losing(i, epoch=1, length=9, value=order[i]) for i in range(n_before, len(order))]
-        for each in (one, rebuilt)
-    ]
+    verdicts = [survivors(each, order[n_before:]) for each in (one, rebuilt)]
 
     assert verdicts[0] == verdicts[1]
 
@@ -129,6 +132,37 @@ def test_a_judge_rebuilt_from_memory_gives_the_same_verdicts(factor, order, n_be
 def test_a_trial_that_reports_again_is_not_counted_twice():
     asha = make(factor=2)
     for _ in range(5):
-        asha.is_losing(0, epoch=1, length=4, value=0.9)
+        asha.is_losing(0, epoch=1, length=4, standing=meeting_all_floors(0.9))
 
-    assert not asha.is_losing(1, epoch=1, length=4, value=0.1)
+    assert not asha.is_losing(1, epoch=1, length=4, standing=meeting_all_floors(0.1))
+
+
+@given(factor=factors, peers=peers, shortfall=st.floats(1e-6, 5), n=st.integers(7, 40))
+def test_who_misses_a_floor_comes_after_all_who_meet_them_however_good(factor, peers, shortfall, n):
+    asha = make(factor=factor, peers=peers)
+    for i in range(n):
+        asha.remember(i, epoch=1, length=9, standing=meeting_all_floors(0.01))
+
+    assert asha.is_losing(n, epoch=1, length=9, standing=(-shortfall, 1.0))
+
+
+@given(factor=factors, peers=peers, n=st.integers(7, 40))
+def test_who_meets_all_floors_survives_among_those_who_do_not(factor, peers, n):
+    asha = make(factor=factor, peers=peers)
+    for i in range(n):
+        asha.remember(i, epoch=1, length=9, standing=(-0.01, 1.0))
+
+    assert not asha.is_losing(n, epoch=1, length=9, standing=meeting_all_floors(0.01))
+
+
+def test_of_those_who_miss_the_floors_the_nearest_survives():
+    asha = make(factor=2, peers=3)
+    for i, shortfall in enumerate((0.1, 0.2, 0.3)):
+        asha.remember(i, epoch=1, length=9, standing=(-shortfall, 0.5))
+
+    verdicts = [
+        asha.is_losing(3 + i, epoch=1, length=9, standing=standing)
+        for i, standing in enumerate([(-0.05, 0.1), (-0.4, 0.9)])
+    ]
+
+    assert verdicts == [False, True]

@@ -63,13 +63,16 @@ def test_a_study_that_is_judged_hands_nothing_out(run, folder, make_config, open
         assert again.ask() is None
 
 
-def test_a_space_without_parameters_can_be_run(folder, load, open_study):
-    config = load("data: {image_size: 16}\nspace: {epochs: 2}\nsearch: {trials: 2, stop: null}")
+def test_a_space_of_constants_is_exhausted_after_one_trial(folder, load, open_study):
+    config = load("data: {image_size: 16}\nspace: {epochs: 2}\nsearch: {trials: 2, stop: none}")
 
     with open_study(folder, config) as study:
         drive(study, quality_of=lambda assignment, epoch: 0.5)
 
-    assert study.count(COMPLETE) == 2
+    assert study.count(COMPLETE) == len(study.records) == 1
+    assert study.is_exhausted
+    assert study.is_over
+    assert not study.is_judged
 
 
 def test_without_a_judge_every_trial_runs_to_its_end(run):
@@ -143,7 +146,7 @@ def test_more_first_points_than_trials_are_left_out(run):
     assert [record.config["lr"] for record in study.records.values()] == [1e-3, 2e-3]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_every_proposal_lies_in_the_space(run, sampler):
     study = run(trials=25, sampler=sampler, factor=2)
 
@@ -151,11 +154,11 @@ def test_every_proposal_lies_in_the_space(run, sampler):
         assert all(study.config.space.contains(name, value) for name, value in record.config.items())
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
 def test_the_same_study_proposes_the_same_again(new_folder, make_config, open_study, sampler):
     studies = []
     for _ in range(2):
-        with open_study(new_folder(), make_config(trials=14, sampler=sampler)) as study:
+        with open_study(new_folder(), make_config(trials=12, epochs="1", sampler=sampler)) as study:
             drive(study, quality_of=quality_by_lr)
         studies.append([record.config for record in study.records.values()])
 
@@ -181,27 +184,104 @@ def test_the_sampler_leaves_a_region_that_does_not_work(new_folder, make_config,
     assert fake_score(1, quality=1) - study.best.value < 0.05
 
 
-CONTRADICTING = """
-data: {wafers: synthetic, image_size: 16, epoch_samples: 256}
-space: {epochs: 2, sampling: [imbalanced, balanced], loss: [cross_entropy, logit_adjusted]}
-search: {trials: 24, sampler: random, stop: null}
+SMALL = """
+data: {{wafers: synthetic, image_size: 16, epoch_samples: 256}}
+space: {{epochs: 2, sampling: [imbalanced, balanced], loss: [cross_entropy, logit_adjusted]}}
+forbid: {forbid}
+first: {first}
+search: {{trials: 24, sampler: {sampler}, stop: none}}
 """
 
 
-def test_a_proposal_that_corrects_the_prior_twice_is_refused_without_being_run(folder, load, open_study):
-    study = open_study(folder, load(CONTRADICTING))
-    ran = []
+@pytest.fixture
+def small(load):
+    """Make the config of a space of four configurations, of which one contradicts itself."""
+    return lambda *, sampler="random", forbid="[]", first="[]": load(
+        SMALL.format(sampler=sampler, forbid=forbid, first=first)
+    )
 
-    def note(assignment, epoch):
-        ran.append((assignment.config["sampling"], assignment.config["loss"]))
-        return 0.5
 
-    drive(study, quality_of=note)
+def pairs_of(study):
+    return [(record.config["sampling"], record.config["loss"]) for record in study.records.values()]
 
-    refused = [record for record in study.records.values() if record.status == INFEASIBLE]
-    assert ("balanced", "logit_adjusted") not in ran
-    assert len(set(ran)) == 3
-    assert refused
-    assert {(r.config["sampling"], r.config["loss"]) for r in refused} == {("balanced", "logit_adjusted")}
-    assert all(r.reason.startswith("loss 'logit_adjusted' corrects the class shares that") for r in refused)
-    assert study.count(*JUDGED) == 24
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+def test_a_proposal_that_corrects_the_prior_twice_is_never_made(folder, small, open_study, sampler):
+    with open_study(folder, small(sampler=sampler)) as study:
+        drive(study, quality_of=lambda assignment, epoch: 0.5)
+
+    assert sorted(pairs_of(study)) == [
+        ("balanced", "cross_entropy"),
+        ("imbalanced", "cross_entropy"),
+        ("imbalanced", "logit_adjusted"),
+    ]
+    assert study.count(COMPLETE) == study.count(*JUDGED) == 3
+    assert study.is_exhausted
+
+
+def test_what_a_rule_forbids_is_never_proposed(folder, small, open_study):
+    config = small(forbid="[{if: sampling == 'balanced', why: tried before}]")
+
+    with open_study(folder, config) as study:
+        drive(study, quality_of=lambda assignment, epoch: 0.5)
+
+    assert sorted(pairs_of(study)) == [("imbalanced", "cross_entropy"), ("imbalanced", "logit_adjusted")]
+
+
+def test_a_forbidden_share_of_a_space_takes_no_trials(run):
+    study = run(trials=20, forbid="[{if: lr > 1e-3 or model == 'wafer_resnet', why: too wild}]")
+
+    assert study.count(COMPLETE) == len(study.records) == 20
+    assert all(study.config.forbids(record.config) is None for record in study.records.values())
+
+
+def test_first_points_that_are_forbidden_or_the_same_are_left_out(folder, small, open_study):
+    config = small(
+        forbid="[{if: sampling == 'balanced', why: tried before}]",
+        first="[{sampling: balanced}, {loss: logit_adjusted}, {loss: logit_adjusted}, {sampling: imbalanced}]",
+    )
+
+    with open_study(folder, config) as study:
+        drive(study, quality_of=lambda assignment, epoch: 0.5, slots=1)
+
+    assert pairs_of(study) == [("imbalanced", "logit_adjusted"), ("imbalanced", "cross_entropy")]
+    assert [dict(record.origin) for record in study.records.values()] == [{"first": 1}, {"first": 3}]
+
+
+def test_a_space_is_not_exhausted_while_a_trial_that_may_break_is_under_way(folder, small, open_study):
+    with open_study(folder, small()) as study:
+        numbers = [study.ask().number for _ in range(3)]
+        nothing = study.ask()
+        was_exhausted = study.is_exhausted
+        study.fail(numbers[1], "a bug")
+        again = study.ask()
+
+    assert nothing is None
+    assert not was_exhausted
+    assert (again.number, again.config) == (3, study.records[numbers[1]].config)
+
+
+def test_an_exhausted_study_stays_so_when_it_is_opened_again(folder, small, open_study):
+    for _ in range(2):
+        with open_study(folder, small()) as study:
+            drive(study, quality_of=lambda assignment, epoch: 0.5)
+
+    assert len(study.records) == 3
+    assert study.is_exhausted
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+def test_every_sampler_runs_a_study_to_its_end(run, assert_consistent, folder, sampler):
+    study = run(
+        trials=14,
+        sampler=sampler,
+        factor=2,
+        first="[{lr: 1e-2}]",
+        forbid="[{if: weight_decay > 0.05, why: too much}]",
+        constraints="[macro_f1 >= 0.2]",
+    )
+
+    assert study.count(*JUDGED) == len(study.records) == 14
+    assert study.count(STOPPED)
+    assert study.best is not None
+    assert_consistent(folder, study)

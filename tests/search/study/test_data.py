@@ -148,6 +148,50 @@ def test_weights_on_classes_that_validation_lacks_are_refused(dataset, weigh):
         check_objective(weigh("Scratch"), poor)
 
 
+@pytest.fixture
+def demand(load):
+    """Make a config with these floors."""
+    return lambda *floors: load(f"space: {{epochs: 4}}\nconstraints: {list(floors)}")
+
+
+def test_floors_that_validation_can_tell_are_accepted(dataset, demand):
+    check_objective(demand("f1[Scratch] >= 0.5", "recall[none] >= 1.0", "macro_f1 >= 0.99"), dataset)
+
+
+def test_a_floor_of_a_class_that_does_not_exist_gets_the_nearest_name(dataset, demand):
+    expected = "constraints: f1[Scrach] >= 0.5: unknown class 'Scrach'; did you mean 'Scratch'? (known: Center, "
+
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        check_objective(demand("f1[none] >= 0.5", "f1[Scrach] >= 0.5"), dataset)
+
+
+@pytest.mark.parametrize("metric", ["f1[Scratch]", "recall[Scratch]", "precision[Scratch]", "worst_class_f1"])
+def test_a_floor_finer_than_one_wafer_is_refused(dataset, demand, metric):
+    expected = f"constraints: {metric} >= 0.9999: is finer than one wafer; validation holds "
+
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        check_objective(demand(f"{metric} >= 0.9999"), dataset)
+
+
+def test_the_floor_that_is_advised_is_accepted(dataset, demand):
+    with pytest.raises(ConfigError) as caught:
+        check_objective(demand("f1[Scratch] >= 0.9999"), dataset)
+    advised = re.search(r"make it at most ([\d.]+), or 1\.0$", str(caught.value))[1]
+
+    check_objective(demand(f"f1[Scratch] >= {advised}"), dataset)
+    check_objective(demand("f1[Scratch] >= 1.0"), dataset)
+
+
+def test_a_floor_of_a_class_that_validation_lacks_is_refused(dataset, demand):
+    k = dataset.wafers.classes.index("Scratch")
+    without = dataset.splits.val[dataset.wafers.labels[dataset.splits.val] != k]
+    poor = replace(dataset, splits=replace(dataset.splits, val=np.asarray(without)))
+
+    check_objective(demand("f1[none] >= 0.5", "worst_class_f1 >= 0.3"), poor)
+    with pytest.raises(ConfigError, match=r"constraints: f1\[Scratch\] >= 0.5: validation holds no wafers of Scratch"):
+        check_objective(demand("f1[Scratch] >= 0.5"), poor)
+
+
 def test_classes_that_stand_in_every_part_are_not_warned_of(dataset):
     assert absent_classes(dataset) == []
 

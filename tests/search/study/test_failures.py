@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from optuna.trial import TrialState
 
-from search.errors import TrialFailed
+from search.errors import ConfigError, StudyAborted, TrialFailed
 from search.study.rows import COMPLETE, FAILED, RUNNING
 from search.study.study import Decision
 from search.testing import drive, fake_report, quality_by_lr
@@ -72,7 +72,23 @@ def test_if_every_trial_breaks_the_study_gives_up(run, slots, epoch):
     assert study.is_over
     assert not study.is_judged
     assert 3 <= study.count(FAILED) <= 2 + slots  # the others may break before they hear of it
+    assert isinstance(study.failure, StudyAborted)
     assert str(study.failure) == "3 trials failed in a row; the last: RuntimeError: a bug"
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+def test_as_many_failures_in_a_row_as_the_space_file_says_end_a_study(run, failures):
+    study = run(trials=50, slots=1, failures=failures, quality_of=breaking(*range(200)))
+
+    assert study.count(FAILED) == len(study.records) == failures
+    assert str(study.failure) == f"{failures} trials failed in a row; the last: RuntimeError: a bug"
+
+
+def test_one_failure_fewer_does_not_end_a_study(run):
+    study = run(trials=6, slots=1, failures=4, quality_of=breaking(0, 1, 2, 4, 5, 6))
+
+    assert study.failure is None
+    assert (study.count(FAILED), study.count(COMPLETE)) == (6, 6)
 
 
 def test_failures_with_progress_between_them_do_not_end_a_study(run):
@@ -115,6 +131,64 @@ def test_when_a_study_gives_up_the_other_trials_pause(folder, make_config, open_
 
     assert decision is Decision.PAUSED
     assert [record.number for record in study.paused] == [3]
+
+
+def test_a_halt_pauses_the_trial_and_the_search_and_the_same_folder_goes_on(
+    folder, make_config, open_study, report_of, assert_consistent
+):
+    with open_study(folder, make_config(trials=4)) as study:
+        first, second = study.ask().number, study.ask().number
+        study.report(first, report_of(1))
+        study.halt(first, "no space left on the disk")
+        decision = study.report(second, report_of(1))
+        nothing = study.ask()
+
+    assert isinstance(study.failure, ConfigError)
+    assert str(study.failure).startswith("no space left on the disk; ")
+    assert "goes on from here" in str(study.failure)
+    assert study.is_over
+    assert (decision, nothing) == (Decision.PAUSED, None)
+    assert [record.number for record in study.paused] == [first, second]
+    assert study.count(RUNNING) == len(study.records) == 2
+
+    with open_study(folder, make_config(trials=4)) as again:
+        assert again.failure is None
+        drive(again, quality_of=quality_by_lr)
+
+    assert again.count(COMPLETE) == len(again.records) == 4
+    assert_consistent(folder, again)
+
+
+def test_a_search_that_gives_up_pauses_what_runs(folder, make_config, open_study, report_of):
+    with open_study(folder, make_config()) as study:
+        number = study.ask().number
+        study.give_up("the disk is full")
+        decision = study.report(number, report_of(1))
+
+    assert isinstance(study.failure, ConfigError)
+    assert str(study.failure).startswith("the disk is full; ")
+    assert (decision, study.is_over) == (Decision.PAUSED, True)
+
+
+def test_what_ended_a_search_first_is_what_is_said(folder, make_config, open_study):
+    with open_study(folder, make_config(failures=1)) as study:
+        numbers = [study.ask().number for _ in range(3)]
+        study.halt(numbers[0], "the disk is full")
+        study.fail(numbers[1], "a bug")
+        study.halt(numbers[2], "the disk is still full")
+
+    assert str(study.failure).startswith("the disk is full; ")
+
+
+def test_a_trial_whose_end_is_told_after_a_halt_stays_paused(folder, make_config, open_study):
+    with open_study(folder, make_config()) as study:
+        number = study.ask().number
+        study.halt(number, "the disk is full")
+        study.halt(number, "the disk is full")
+        study.fail(number, "its process died")
+
+    assert [record.number for record in study.paused] == [number]
+    assert study.count(FAILED) == 0
 
 
 def test_the_last_row_of_a_trial_says_how_it_ended(run, folder, rows_of):

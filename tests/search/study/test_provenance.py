@@ -39,7 +39,7 @@ def test_the_same_study_may_go_on(started, make_config):
 
 
 def test_a_study_may_go_on_with_more_trials_more_time_and_other_resources(started, make_config):
-    config = make_config(trials=99, time="3h")
+    config = make_config(trials=99, time="3h", gpu_hours=5, failures=9)
     config = replace(config, resources=config.resources.model_copy(update={"cpus": 4, "gpus": 0.5}))
 
     check_same_study(started, config, DATA)
@@ -53,17 +53,31 @@ def test_wafers_may_lie_elsewhere_as_long_as_they_are_the_same(started, make_con
 
 
 def test_everything_that_differs_is_named(started, make_config, load):
-    tree = make_config(sampler="random", factor=2, objective="{maximize: macro_f1}", first="[{lr: 1e-3}]", epochs="8")
+    tree = make_config(
+        sampler="random",
+        factor=2,
+        objective="{maximize: macro_f1, over: ema}",
+        first="[{lr: 1e-3}]",
+        forbid="[{if: lr > 0.05, why: diverges}]",
+        constraints="[macro_f1 >= 0.5]",
+        trial_time="1h",
+        epochs="8",
+    )
 
     lines = difference(started, tree, OTHER_DATA)
 
     assert lines == [
+        "  constraints: was [], is ['macro_f1 >= 0.5']",
         "  first: was [], is [{'lr': 0.001}]",
+        "  forbid: was [], is [{'if': 'lr > 0.05', 'why': 'diverges'}]",
         "  objective.maximize: was 'balanced_macro_f1', is 'macro_f1'",
+        "  objective.over: was 'last', is 'ema'",
         "  search.sampler: was 'tpe', is 'random'",
         "  search.stop: was None, is absent",
         "  search.stop.asha.factor: was absent, is 2",
         "  search.stop.asha.first_rung: was absent, is 1",
+        "  search.stop.asha.peers: was absent, is 3",
+        "  search.trial_time: was None, is 3600.0",
         "  space.epochs: was 4, is 8",
         "  data fingerprint: was aaa111 (wafers.npz), is ccc333 (other.npz)",
         "  data split_fingerprint: was bbb222 (wafers.npz), is ddd444 (other.npz)",

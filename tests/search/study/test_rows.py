@@ -38,6 +38,7 @@ def make_record(n_reports, **more):
     for epoch in range(1, n_reports + 1):
         record.reports.append(fake_report(epoch, quality=0.9, n_classes=3))
         record.values.append(0.1 * epoch)
+        record.shortfalls.append(0.5 / epoch)
     return record
 
 
@@ -76,6 +77,16 @@ def test_rows_from_before_memory_was_measured_are_read_too(classes):
 
     assert found.expected_memory == 0
     assert found.reports == [replace(record.reports[0], peak_memory=0)]
+
+
+def test_rows_from_before_there_were_floors_miss_none(classes):
+    row = through_json(to_row(make_record(1), classes=classes, elapsed=1))
+    del row["shortfall"]
+
+    [found] = collect_rows([row]).values()
+
+    assert found.shortfalls == [0.0]
+    assert found.standing == (0.0, 0.1)
 
 
 def test_expected_and_measured_memory_are_read_back(classes):
@@ -120,7 +131,8 @@ def test_a_row_holds_the_last_report_its_objective_and_the_configuration(classes
     row = to_row(make_record(2, status=status, reason="because"), classes=classes, elapsed=12.34567)
 
     assert (row["trial"], row["epoch"], row["epochs"], row["status"], row["reason"]) == (3, 2, 4, status, "because")
-    assert (row["objective"], row["elapsed"], row["config"]) == (0.2, 12.346, CONFIG)
+    assert (row["objective"], row["shortfall"]) == (0.2, 0.25)
+    assert (row["elapsed"], row["config"]) == (12.346, CONFIG)
     assert row["val_macro_f1"] == make_record(2).scores.macro_f1
 
 
@@ -130,7 +142,7 @@ def test_the_row_of_an_end_without_a_report_repeats_none(classes, status, n_repo
     row = to_row(make_record(n_reports, status=status, reason="nan"), classes=classes, elapsed=1)
 
     assert (row["epoch"], row["status"], row["reason"], row["config"]) == (n_reports, status, "nan", CONFIG)
-    assert "objective" not in row
+    assert not {"objective", "shortfall"} & row.keys()
 
 
 def test_rows_are_gathered_into_records(classes):
@@ -138,6 +150,7 @@ def test_rows_are_gathered_into_records(classes):
     for epoch in (1, 2, 3):
         record.reports.append(fake_report(epoch, quality=0.9, n_classes=3))
         record.values.append(0.1 * epoch)
+        record.shortfalls.append(0.5 / epoch)
         written.append(through_json(to_row(record, classes=classes, elapsed=epoch)))
     other = TrialRecord(number=7, config=CONFIG, epochs=4, status=FAILED, reason="a bug")
     written.insert(1, through_json(to_row(other, classes=classes, elapsed=1)))
@@ -146,6 +159,7 @@ def test_rows_are_gathered_into_records(classes):
 
     assert list(found) == [3, 7]
     assert (found[3].reports, found[3].values, found[3].epochs) == (record.reports, record.values, 4)
+    assert (found[3].shortfalls, found[3].standing) == (record.shortfalls, record.standing)
     assert (found[3].status, found[3].value, found[3].scores) == (RUNNING, record.value, record.scores)
     assert (found[7].status, found[7].reason, found[7].reports) == (FAILED, "a bug", [])
 
@@ -155,3 +169,23 @@ def test_a_record_without_reports_has_no_value_and_no_scores():
 
     assert math.isnan(record.value)
     assert record.scores is None
+    assert record.seconds == 0
+
+
+def test_a_record_without_reports_stands_behind_all_others():
+    worst = make_record(0)
+    worst.values, worst.shortfalls = [0.0], [100.0]
+
+    assert make_record(0).standing < worst.standing
+
+
+def test_what_meets_the_floors_stands_above_what_does_not_and_then_the_objective_decides():
+    records = [make_record(0) for _ in range(4)]
+    for record, standing in zip(records, [(0.2, 0.9), (0.1, 0.5), (0.0, 0.3), (0.0, 0.4)], strict=True):
+        record.shortfalls, record.values = [standing[0]], [standing[1]]
+
+    assert sorted(records, key=lambda record: record.standing) == records
+
+
+def test_the_seconds_of_a_record_are_those_of_its_epochs():
+    assert make_record(3).seconds == 3 * (1.0 + 0.5)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search.errors import ConfigError, TrialFailed
+from search.space.config import StudyConfig
 from search.space.strict_yaml import dump_yaml
 from search.study.records import StudyFolder
 from search.study.rows import COMPLETE, FAILED, RUNNING, STOPPED
-from search.study.study import JUDGED, Decision
+from search.study.study import JUDGED, Decision, Study
 from search.testing import drive, fake_report, quality_by_lr
 
 FIRST = "[{lr: 1e-4}, {lr: 3e-3}, {lr: 1e-3}, {lr: 1e-2}, {lr: 1e-1}, {lr: 3e-4}, {lr: 2e-2}, {lr: 2e-4}]"
@@ -37,6 +39,18 @@ def announces_a_row(line):
     return '"intermediate_value"' in line or '"status":"failed"' in line or '"status":"infeasible"' in line
 
 
+class Whole(NamedTuple):
+    """A study from beginning to end; named in one word, or Hypothesis shows 30 kB of it with every failure."""
+
+    config: StudyConfig
+    study: Study
+    journal: list[str]
+    rows: list[str]
+
+    def __repr__(self):
+        return "a whole study"
+
+
 @pytest.fixture(scope="module")
 def whole(new_folder, make_config, open_study):
     """The files of an eventful study that nobody interrupted, and what it knew."""
@@ -45,7 +59,7 @@ def whole(new_folder, make_config, open_study):
         drive(study, quality_of=eventful)
     journal = folder.journal.read_text("utf-8").splitlines(keepends=True)
     rows = folder.trials.read_text("utf-8").splitlines(keepends=True)
-    return config, study, journal, rows
+    return Whole(config, study, journal, rows)
 
 
 def lay_out(folder, *, journal, rows):
@@ -55,18 +69,23 @@ def lay_out(folder, *, journal, rows):
 
 
 @settings(max_examples=50)
-@given(data=st.data(), torn=st.floats(0, 0.99), row_written=st.sampled_from([0, 0.5, 1]), lost_epochs=st.integers(0, 2))
+@given(
+    at=st.integers(0, 999),
+    torn=st.integers(0, 99),
+    row_written=st.sampled_from([0, 0.5, 1]),
+    lost_epochs=st.integers(0, 2),
+)
 def test_a_crash_between_any_two_writes_is_healed(
-    whole, new_folder, open_study, assert_consistent, data, torn, row_written, lost_epochs
+    whole, new_folder, open_study, assert_consistent, at, torn, row_written, lost_epochs
 ):
     config, _, journal, rows = whole
-    n = data.draw(st.integers(0, len(journal) - 1))
+    n = at % len(journal)
     n_rows = sum(map(announces_a_row, journal[:n]))
     next_row = "".join(rows[n_rows : n_rows + announces_a_row(journal[n])])
     folder = new_folder()
     lay_out(
         folder,
-        journal="".join(journal[:n]) + journal[n][: int(torn * len(journal[n]))],
+        journal="".join(journal[:n]) + journal[n][: torn * len(journal[n]) // 100],
         rows="".join(rows[:n_rows]) + next_row[: int(row_written * len(next_row))],
     )
 
@@ -77,7 +96,11 @@ def test_a_crash_between_any_two_writes_is_healed(
     assert study.count(*JUDGED) == 6
     assert study.count(RUNNING) == 0
     assert_consistent(folder, study)
-    assert [record.config["lr"] for record in study.records.values()][:6] == [1e-4, 3e-3, 1e-3, 1e-2, 1e-1, 3e-4]
+    firsts = {r.origin["first"]: r.config["lr"] for r in study.records.values() if "first" in r.origin}
+    assert firsts == dict(enumerate([1e-4, 3e-3, 1e-3, 1e-2, 1e-1, 3e-4]))
+    retried = [record.origin["retry_of"] for record in study.records.values() if "retry_of" in record.origin]
+    assert retried == [number for number, record in study.records.items() if record.status == FAILED] == [1]
+    assert len(study.records) == 7
 
 
 @settings(max_examples=20)
@@ -198,12 +221,54 @@ def test_interrupted_trials_do_not_exceed_the_number_of_trials(folder, make_conf
 
 
 def test_first_points_are_not_queued_again(folder, make_config, open_study, journal_of):
-    for _ in range(3):
-        with open_study(folder, make_config(trials=8, first=FIRST)) as study:
-            drive(study, quality_of=quality_by_lr, max_steps=2)
+    for max_steps in (2, 2, 9, None):
+        with open_study(folder, make_config(trials=10, first=FIRST)) as study:
+            drive(study, quality_of=quality_by_lr, max_steps=max_steps)
 
     points = [trial.user_attrs.get("first") for trial in journal_of(folder).trials]
-    assert points == list(range(8))
+    assert points == [*range(8), None, None]
+
+
+def test_a_retry_is_not_lost_with_the_process_that_should_have_made_it(folder, make_config, open_study, journal_of):
+    with open_study(folder, make_config(trials=2)) as study:
+        broken = study.ask()
+        study.fail(broken.number, "a bug")
+
+    for _ in range(2):
+        with open_study(folder, make_config(trials=2)) as study:
+            drive(study, quality_of=quality_by_lr, slots=1, max_steps=1)
+
+    assert [trial.user_attrs.get("retry_of") for trial in journal_of(folder).trials] == [None, broken.number]
+    assert study.records[1].config == broken.config
+
+
+def test_nothing_waits_in_the_journal(folder, make_config, open_study, journal_of):
+    with open_study(folder, make_config(trials=6, first=FIRST)) as study:
+        study.fail(study.ask().number, "a bug")
+
+    assert [trial.state for trial in journal_of(folder).trials] == [TrialState.FAIL]
+
+
+@pytest.mark.parametrize("n_lines", range(6))
+def test_an_end_that_was_begun_is_finished_and_never_half_forgotten(
+    folder, make_config, open_study, assert_consistent, n_lines
+):
+    """A rejected trial whose end was cut off may not go on with half of it, as it may work the next time."""
+    config = make_config(trials=2, constraints="[macro_f1 >= 0.1]")
+    with open_study(folder, config) as study:
+        number = study.ask().number
+        study.report(number, fake_report(1, quality=0.5, n_classes=3))
+        before = len(folder.journal.read_text("utf-8").splitlines())
+        study.reject(number, "out of memory")
+    lines = folder.journal.read_text("utf-8").splitlines(keepends=True)
+    assert len(lines) == before + 6  # status, reason, F1, floor, works, and the state with the last value
+    folder.journal.write_text("".join(lines[: before + n_lines]), "utf-8")
+
+    with open_study(folder, config) as again:
+        drive(again, quality_of=quality_by_lr)
+
+    assert again.count(*JUDGED) == 2
+    assert_consistent(folder, again)
 
 
 def test_a_length_that_is_set_in_a_branch_is_known_after_a_crash(folder, load, open_study):

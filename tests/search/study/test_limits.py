@@ -1,0 +1,166 @@
+"""How long a trial and a search may take."""
+
+from dataclasses import replace
+
+import pytest
+
+from search.errors import TrialFailed
+from search.study.rows import COMPLETE, INFEASIBLE, RUNNING
+from search.study.study import Decision
+from search.testing import drive, quality_by_lr
+
+EPOCH_S = 1.5  # of a fake report: a second of training, half of one of judging
+
+
+@pytest.fixture
+def take(folder, make_config, open_study, report_of):
+    """Let one trial of four epochs take so long for each; return the study, and what was decided."""
+
+    def play(*seconds, **config):
+        study, decisions = open_study(folder, make_config(**config)), []
+        number = study.ask().number
+        for epoch, each in enumerate(seconds, start=1):
+            report = replace(report_of(epoch), train_seconds=0.75 * each, val_seconds=0.25 * each)
+            decisions.append(study.report(number, report))
+        return study, decisions
+
+    return play
+
+
+def test_a_trial_that_will_take_too_long_does_not_work_as_soon_as_its_second_epoch_shows_it(take, journal_of, folder):
+    study, decisions = take(10, 10, trial_time=39)
+
+    record = study.records[0]
+    assert decisions == [Decision.CONTINUE, Decision.FINISHED]
+    assert (record.status, len(record.reports)) == (INFEASIBLE, 2)
+    assert record.reason == "would train 40 s, longer than search.trial_time (39 s)"
+    assert journal_of(folder).trials[0].constraints == {"works": 10.0}
+
+
+def test_a_trial_that_takes_just_as_long_as_it_may_goes_on_to_its_end(take):
+    study, decisions = take(10, 10, 10, 10, trial_time=40)
+
+    assert decisions == [Decision.CONTINUE] * 3 + [Decision.FINISHED]
+    assert study.records[0].status == COMPLETE
+
+
+def test_the_first_epoch_which_also_warms_up_is_not_projected(take):
+    _, decisions = take(30, 3, 3, 3, trial_time=40)
+
+    assert decisions == [Decision.CONTINUE] * 3 + [Decision.FINISHED]
+
+
+def test_a_first_epoch_that_is_too_long_by_itself_is_enough(take):
+    study, decisions = take(41, trial_time=40)
+
+    assert decisions == [Decision.FINISHED]
+    assert study.records[0].status == INFEASIBLE
+
+
+def test_a_trial_that_slows_down_is_found_out_later(take):
+    _, decisions = take(5, 5, 21, trial_time=40)
+
+    assert decisions == [Decision.CONTINUE, Decision.CONTINUE, Decision.FINISHED]
+
+
+def test_a_trial_that_ran_to_its_end_is_complete_however_long_its_last_epoch_was(take):
+    study, decisions = take(10, 10, 10, 100, trial_time=40)
+
+    assert decisions[-1] is Decision.FINISHED
+    assert study.records[0].status == COMPLETE
+
+
+def test_trials_that_take_too_long_count_as_judged(run):
+    study = run(trials=5, trial_time=EPOCH_S * 3.9)
+
+    assert study.is_judged
+    assert study.count(INFEASIBLE) == 5
+
+
+def test_time_of_earlier_attempts_counts_for_a_trial(folder, make_config, open_study, report_of):
+    config = make_config(trial_time=25)
+    with open_study(folder, config) as study:
+        number = study.ask().number
+        study.report(number, replace(report_of(1), train_seconds=20.0))
+    with open_study(folder, config) as again:
+        again.ask()
+        decision = again.report(number, replace(report_of(2), train_seconds=2.0))
+
+    assert decision is Decision.FINISHED
+    assert again.records[number].reason == "would train 28 s, longer than search.trial_time (25 s)"
+
+
+def hours(n_epochs, *, gpus=0.5):
+    return n_epochs * EPOCH_S * gpus / 3600
+
+
+@pytest.fixture
+def run_on(folder, make_config, open_study):
+    """Run a study whose trials have so many GPUs each."""
+
+    def play(gpus, *, quality_of=quality_by_lr, slots=1, **config):
+        with open_study(folder, make_config(**config)) as study:
+            study.gpus = gpus
+            n_steps = drive(study, quality_of=quality_of, slots=slots)
+        return study, n_steps
+
+    return play
+
+
+def test_a_study_ends_when_its_gpu_hours_are_used_up(run_on):
+    study, n_steps = run_on(0.5, trials=50, gpu_hours=hours(9.5))
+
+    assert n_steps == 10
+    assert study.gpu_hours == pytest.approx(hours(10))
+    assert study.is_over
+    assert study.is_out_of_time
+    assert not study.is_judged
+    assert (study.count(COMPLETE), study.count(RUNNING), len(study.paused)) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(("gpus", "n_epochs"), [(1, 5), (0.25, 20), (2, 3)])
+def test_the_gpus_of_a_trial_multiply_its_hours(run_on, gpus, n_epochs):
+    study, n_steps = run_on(gpus, trials=50, slots=1, gpu_hours=hours(9.6))
+
+    assert n_steps == max(n_epochs, 4)  # one trial may always finish
+    assert study.gpu_hours == pytest.approx(hours(n_steps, gpus=gpus))
+
+
+def test_without_gpus_no_gpu_hours_are_used(run_on):
+    study, _ = run_on(0, trials=5, gpu_hours=hours(1))
+
+    assert study.is_judged
+    assert study.gpu_hours == 0
+
+
+def test_without_a_limit_gpu_hours_are_only_counted(run_on):
+    study, n_steps = run_on(1, trials=5)
+
+    assert study.is_judged
+    assert study.gpu_hours == pytest.approx(hours(n_steps, gpus=1))
+
+
+def test_what_did_not_work_used_gpu_hours_too(run_on):
+    def quality_of(assignment, epoch):
+        if epoch == 3:
+            raise TrialFailed("diverged", "loss became nan")
+        return 0.5
+
+    study, n_steps = run_on(0.5, trials=50, gpu_hours=hours(9.5), quality_of=quality_of)
+
+    assert study.gpu_hours == pytest.approx(hours(10))
+    assert n_steps > 10
+
+
+def test_gpu_hours_count_over_all_attempts_and_more_of_them_go_on(folder, make_config, open_study, assert_consistent):
+    found = []
+    for limit in (9.5, 9.5, 13.5, 1000):
+        config = make_config(trials=6, gpu_hours=hours(limit))
+        with open_study(folder, config) as study:
+            study.gpus = 0.5
+            n_steps = drive(study, quality_of=quality_by_lr, slots=1)
+        found.append((n_steps, round(study.gpu_hours / hours(1), 6)))
+
+    assert found == [(10, 10), (0, 10), (4, 14), (10, 24)]
+    assert study.is_judged
+    assert_consistent(folder, study)
