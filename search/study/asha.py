@@ -14,9 +14,12 @@ class Asha:
     trials of the same length are compared: a short schedule has cooled down at an epoch where a long one still learns
     fast, so mixing them would reward shortness. Until a rung holds `peers` others, nobody is stopped there.
 
+    A trial is judged again after every epoch, by how it stood at the last rung that it has passed: the first ones to
+    come there find no peers, and would otherwise run to their end whatever comes after them.
+
     Source:
         Li et al. 2018, A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934, algorithm 2, with
-        stopping instead of promotion.
+        stopping instead of promotion. Judging again is ours; docs/experiments.md says what it is worth.
     """
 
     def __init__(self, config: AshaConfig) -> None:
@@ -49,8 +52,9 @@ class Asha:
             True if the trial should be stopped.
         """
         self.remember(trial, epoch=epoch, length=length, standing=standing)
-        rung = self._rungs.get((length, epoch), {})
+        passed = [rung for rung in self.rungs(length) if rung <= epoch]
+        rung = self._rungs.get((length, passed[-1]), {}) if passed else {}
         if trial not in rung or len(rung) <= self._config.peers:
             return False
-        n_better = sum(other > standing for other in rung.values())
+        n_better = sum(other > rung[trial] for other in rung.values())
         return n_better >= math.ceil(len(rung) / self._config.factor)

@@ -19,9 +19,10 @@ from search.space.config import StudyConfig
 from search.space.space import epochs_of
 from search.study.asha import Asha
 from search.study.journal import Journal, recover
-from search.study.proposer import VIOLATION, Proposal, Proposer
+from search.study.proposer import Proposal, Proposer
 from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
+from search.study.samplers import VIOLATION
 from search.trial.params import TrialParams, from_flat
 from search.trial.training import EpochReport
 from search.trial.vocabulary import Scalar
@@ -385,7 +386,13 @@ class Study:
         self._busy = sum(record.seconds for record in records)
         # A sampler that starts again from the same seed would propose its first configurations a second time.
         seed = np.random.SeedSequence([self.config.search.seed, len(records)])
-        self._proposer = Proposer(self.config.space, self.config.search.sampler, seed=seed, forbids=self.config.forbids)
+        self._proposer = Proposer(
+            self.config.space,
+            self.config.search.sampler,
+            seed=seed,
+            forbids=self.config.forbids,
+            rungs=self._asha.rungs if self._asha else lambda length: [],
+        )
         untold = self._journal.unfinished()
         known = {key: {record.origin.get(key) for record in records} for key in ("first", "retry_of")}
         self._first = deque((i, point) for i, point in enumerate(self.config.first) if i not in known["first"])
