@@ -74,7 +74,7 @@ def run_job(job: Job) -> dict[str, Any]:
     play = Play(task, job.seed)
     given, max_reports = PARTS[job.part]
     settings = {**given, "search.seed": job.seed, **job.settings}
-    config = make_config(job.part, task.nodes, settings)
+    config = make_config(job.part, play.space, settings)
     if job.side == "ours":
         found = simulate(config, play, classes=task.classes, workers=WORKERS, max_reports=max_reports, check=task.check)
     else:

@@ -62,6 +62,7 @@ class StockTune:
         if number >= self._config.search.trials:
             return None
         config = self._searcher.suggest(_id(number))
+        self._correct(number, config)
         self._scheduler.on_trial_add(None, _trial(number))
         self.trials.append(TrialRecord(number=number, config=config, epochs=epochs_of(config)))
         return Assignment(number=number, config=config, params=TrialParams(), expected_memory=0, epochs_done=0)
@@ -96,6 +97,14 @@ class StockTune:
             if math.isfinite(record.value) and (best is None or record.value > best.value):
                 best = record
         return best
+
+    def _correct(self, number: int, config: dict[str, Any]) -> None:
+        """Let Optuna know what was tried where a recording had only something near: a real training would be exact."""
+        trial = self._searcher._ot_trials[_id(number)]
+        for name, distribution in trial.distributions.items():
+            if config[name] != trial.params[name]:
+                value = distribution.to_internal_repr(config[name])
+                trial.storage.set_trial_param(trial._trial_id, name, value, distribution)
 
     def _stop(self, record: TrialRecord, result: dict[str, Any]) -> None:
         """As `stop_trial` does."""

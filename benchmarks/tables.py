@@ -20,11 +20,12 @@ from search.errors import TrialFailed
 from search.simulation import CLASSES, Step, accept_any, report_judgement, report_score
 from search.space.config import DataConfig, ResourcesConfig, SearchConfig, StudyConfig
 from search.space.objective import Objective
-from search.space.space import Branch, Choice, Constant, Node, Range, Space
+from search.space.space import Branch, Choice, Constant, Node, Range, Space, Suggestions
 from search.study.study import Assignment
 from search.trial.evaluation import Judgement
 from search.trial.metrics import score_confusion
 from search.trial.params import from_flat
+from search.trial.vocabulary import Scalar
 
 # Whether more is better, and the grid of each column: how many values in order, or names in no order.
 _OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -34,9 +35,15 @@ _SUITES: Mapping[str, tuple[bool, Mapping[str, int | tuple[str, ...]]]] = {
     "hpolib": (
         False,
         {
-            **{"activation_fn_1": _ACTIVATION, "activation_fn_2": _ACTIVATION, "batch_size": 4},
-            **{"dropout_1": 3, "dropout_2": 3, "init_lr": 6, "lr_schedule": ("cosine", "const")},
-            **{"n_units_1": 6, "n_units_2": 6},
+            "activation_fn_1": _ACTIVATION,
+            "activation_fn_2": _ACTIVATION,
+            "batch_size": 4,
+            "dropout_1": 3,
+            "dropout_2": 3,
+            "init_lr": 6,
+            "lr_schedule": ("cosine", "const"),
+            "n_units_1": 6,
+            "n_units_2": 6,
         },
     ),
     "nasbench201": (True, {f"op{k}": _OPS for k in range(6)}),
@@ -49,12 +56,25 @@ _TASKSET: Mapping[str, tuple[float, float]] = {
 _SECONDS = 1.0  # of an epoch of which nobody recorded the time
 
 
-def make_config(name: str, nodes: Mapping[str, Node], settings: Mapping[str, Any]) -> StudyConfig:
+@dataclass(frozen=True)
+class RecordedSpace(Space):
+    """A space of which single points are recorded: what is drawn is the nearest of them that no trial has."""
+
+    task: "CurveTask"
+    taken: dict[int, int]
+
+    def sample(self, trial: Suggestions) -> dict[str, Scalar]:
+        """Draw one flat configuration."""
+        config = super().sample(trial)
+        return {**config, **self.task.config_of(self.task.find_row(config, self.taken.values()))}
+
+
+def make_config(name: str, space: Space, settings: Mapping[str, Any]) -> StudyConfig:
     """Make a study of a space.
 
     Args:
         name: Of the task.
-        nodes: Of the space.
+        space: What is searched.
         settings: By dotted path, such as "search.stop.asha.factor"; later ones replace earlier ones.
 
     Raises:
@@ -74,7 +94,7 @@ def make_config(name: str, nodes: Mapping[str, Node], settings: Mapping[str, Any
     return StudyConfig(
         name=name,
         data=DataConfig(),
-        space=Space(nodes),
+        space=space,
         objective=Objective(**tree["objective"]),
         first=(),
         forbid=(),
@@ -113,6 +133,13 @@ class Play:
         """Replay one trial."""
         row = self.rows.setdefault(assignment.number, self.task.find_row(assignment.config, self.rows.values()))
         return self.task.replay(row, self.columns(assignment.number)[0], assignment)
+
+    @property
+    def space(self) -> Space:
+        """What this play can be asked for."""
+        if isinstance(self.task, CurveTask):
+            return RecordedSpace(self.task.nodes, self.task, self.rows)
+        return Space(self.task.nodes)
 
     def columns(self, number: int) -> list[int]:
         """Say which repetitions a trial's row has, in a random order: the trial gets the first, the rest are unseen."""
@@ -234,9 +261,9 @@ class CurveTask(Task):
         self.nodes = {"epochs": Constant(self.curves.shape[1])} | {
             key: Range(low, high, log=True) for key, (low, high) in _TASKSET.items()
         }
-        columns = {key: self.points[:, k] for k, key in enumerate(_TASKSET)}
-        columns |= {key: 1 - columns[key] for key in ("beta1", "beta2")}
-        self._places = np.stack([_place(values, *_TASKSET[key]) for key, values in columns.items()], axis=1)
+        self._columns = {key: self.points[:, k] for k, key in enumerate(_TASKSET)}
+        self._columns |= {key: 1 - self._columns[key] for key in ("beta1", "beta2")}
+        self._places = np.stack([_place(values, *_TASKSET[key]) for key, values in self._columns.items()], axis=1)
         last = self.curves[:, -1].astype(np.float64)
         finite = np.isfinite(last)
         self.truth = np.where(finite, last, last[finite].max())
@@ -246,6 +273,10 @@ class CurveTask(Task):
         distances = np.square(self._places - place).sum(1)
         distances[list(taken)] = np.inf
         return int(distances.argmin())
+
+    def config_of(self, row: int) -> dict[str, float]:
+        """Return the parameters of a row."""
+        return {key: float(self._columns[key][row]) for key in _TASKSET}
 
     def replay(self, row: int, column: int, assignment: Assignment) -> Iterator[Step]:
         for epoch in range(assignment.epochs_done + 1, self.curves.shape[1] + 1):
@@ -283,7 +314,7 @@ class WaferTask(Task):
                 key: Branch({name: {one[0]: Constant(one[1])} if one else {} for name, one in fixed.items()})
             }
         of_model = {key: axes[key] for key in ("width", "lr", "batch_size")}
-        self.nodes |= {"model": Branch({name: of_model for name in self._axes["model"]})}
+        self.nodes |= {"model": Branch(dict.fromkeys(self._axes["model"], of_model))}
         self.truth = np.array([self._worth(row) for row in range(len(self._places))])
 
     @cached_property

@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--time", help="time over all attempts: 90s, 20m, 2h, 1h30m")
     parser.add_argument("--study", help="name of the study (default: the space's)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of all studies (default: %(default)s)")
+    parser.add_argument(
+        "--warm-start", nargs="+", default=[], metavar="STUDY", help="earlier studies to learn from, at the beginning"
+    )
     parser.add_argument("--address", help="a running Ray cluster: auto or HOST:PORT (default: start Ray here)")
     parser.add_argument("--no-dashboard", action="store_true", help="start Ray without its dashboard")
     given = parser.parse_args(arguments)
@@ -30,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides={key: value for key, value in overrides.items() if value is not None},
         study=given.study,
         results=given.results,
+        warm_start=tuple(given.warm_start),
         address=given.address,
         dashboard=not given.no_dashboard,
     )

@@ -21,6 +21,7 @@ from search.study.provenance import check_same_study, describe_data, record_atte
 from search.study.records import StudyFolder, remove_if_unstarted
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
 from search.study.study import Study
+from search.study.warm_start import write_warm_start
 from search.trial.data import TrialData
 from search.views.page import write_report
 from search.views.terminal import SearchView, say
@@ -36,6 +37,7 @@ class Request:
         overrides: Values by dotted path that replace those of the file.
         study: Name of the study; None takes the space's, marked where the wafers are synthetic or the split leaky.
         results: Folder of all studies.
+        warm_start: Earlier studies to learn from.
         address: Of a Ray cluster; None starts one here.
         dashboard: Whether a Ray started here serves its dashboard.
     """
@@ -44,6 +46,7 @@ class Request:
     overrides: dict[str, object]
     study: str | None
     results: Path
+    warm_start: tuple[str, ...]
     address: str | None
     dashboard: bool
 
@@ -84,6 +87,7 @@ def search(request: Request, console: Console) -> int:
             raise
         try:
             study.gpus = _check_gpu_hours(config, cluster)
+            _learn_from_earlier(study, request, data, console)
             record_attempt(folder, config, data, space_text=space_file.read_text("utf-8"), device=cluster.device)
             _say_where(cluster, console)
             _plan_memory(study, arrays, cluster, console)
@@ -103,6 +107,13 @@ def _check_gpu_hours(config: StudyConfig, cluster: Cluster) -> float:
     if config.search.gpu_hours is not None and not cluster.gpus:
         raise ConfigError("search.gpu_hours: trials get no GPU here; use search.time, or give them one")
     return cluster.gpus
+
+
+def _learn_from_earlier(study: Study, request: Request, data: dict[str, object], console: Console) -> None:
+    if request.warm_start:
+        for line in write_warm_start(study.folder, request.warm_start, study.config, data, results=request.results):
+            say(console, line)
+        study.learn_from_earlier()
 
 
 def _say_how_far(study: Study, console: Console) -> None:

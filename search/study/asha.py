@@ -39,6 +39,12 @@ class Asha:
         if epoch in self.rungs(length):
             self._rungs[length, epoch][trial] = standing
 
+    def remember_failure(self, trial: int, *, epoch: int, length: int) -> None:
+        """Note that a trial did not work in an epoch: at the next rung it stands below all that came there."""
+        ahead = [rung for rung in self.rungs(length) if rung >= epoch]
+        if ahead:
+            self._rungs[length, ahead[0]][trial] = (-math.inf, -math.inf)
+
     def is_losing(self, trial: int, *, epoch: int, length: int, standing: Standing) -> bool:
         """Judge a trial by how it stands after an epoch, and remember it.
 

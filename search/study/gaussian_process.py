@@ -34,7 +34,7 @@ class GaussianProcess:
         self._log_theta = self._mean.copy()
         self._bounds = [_BOUNDS[0]] * d + [_BOUNDS[1]]
 
-    def fit(self, x: Array, y: Array, *, max_iterations: int = 10) -> None:
+    def fit(self, x: Array, y: Array, *, max_iterations: int = 15) -> None:
         """Fit length scales and noise, from where they stand.
 
         Args:

@@ -99,6 +99,11 @@ class Proposer:
         """
         self._sampler.end(record, violations)
 
+    def learn(self, record: TrialRecord, violations: Mapping[str, float]) -> None:
+        """Learn from a trial of an earlier study; its configuration may be tried here as well."""
+        self._sampler.begin(record)
+        self._sampler.end(record, violations)
+
     def _is_new(self, config: Config) -> bool:
         return self._forbids(config) is None and _identity(config) not in self._seen
 

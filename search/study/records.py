@@ -58,6 +58,11 @@ class StudyFolder:
         return self.path / "best.yaml"
 
     @property
+    def warm_start(self) -> Path:
+        """What earlier studies have handed over."""
+        return self.path / "warm_start.json"
+
+    @property
     def final(self) -> Path:
         """Folder of the retrained model and its numbers."""
         return self.path / "final"

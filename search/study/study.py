@@ -23,6 +23,7 @@ from search.study.proposer import Proposal, Proposer
 from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
 from search.study.samplers import VIOLATION
+from search.study.warm_start import read_warm_start
 from search.trial.params import TrialParams, from_flat
 from search.trial.training import EpochReport
 from search.trial.vocabulary import Scalar
@@ -168,6 +169,9 @@ class Study:
 
     def reject(self, number: int, reason: str) -> None:
         """Record that a configuration does not work: it diverges, does not fit into memory, or takes too long."""
+        record = self.records[number]
+        if self._asha:
+            self._asha.remember_failure(number, epoch=len(record.values) + 1, length=record.epochs)
         self._end(number, INFEASIBLE, reason)
 
     def fail(self, number: int, reason: str, *, details: str = "") -> None:
@@ -377,6 +381,14 @@ class Study:
         if record.status == COMPLETE and (leader is None or rank > (leader.standing, -leader.number)):
             self._leader = record.number
 
+    def learn_from_earlier(self) -> None:
+        """Take on what earlier studies have handed over in the folder's warm start, if anything."""
+        points, trials = read_warm_start(self.folder)
+        self._first.extend(points)
+        for record, missing in trials:
+            works = {"works": VIOLATION} if record.status == INFEASIBLE else {}
+            self._proposer.learn(record, {**missing, **works})
+
     # -- going on -----------------------------------------------------------------------------------------------------
 
     def _remember_records(self) -> None:
@@ -395,7 +407,9 @@ class Study:
         )
         untold = self._journal.unfinished()
         known = {key: {record.origin.get(key) for record in records} for key in ("first", "retry_of")}
-        self._first = deque((i, point) for i, point in enumerate(self.config.first) if i not in known["first"])
+        self._first: deque[tuple[int | str, Mapping[str, Scalar]]] = deque(enumerate(self.config.first))
+        self.learn_from_earlier()
+        self._first = deque((name, point) for name, point in self._first if name not in known["first"])
         self._to_resume = deque(record.number for record in records if record.status == RUNNING)
         self._to_retry = deque(
             record.number
@@ -414,6 +428,8 @@ class Study:
                 self._tell(self.records[number])
 
     def _rebuild_rungs(self, record: TrialRecord) -> None:
-        if self._asha and record.status not in (INFEASIBLE, FAILED):
+        if self._asha and record.status != FAILED:
             for epoch, (value, shortfall) in enumerate(zip(record.values, record.shortfalls, strict=True), start=1):
                 self._asha.remember(record.number, epoch=epoch, length=record.epochs, standing=(-shortfall, value))
+            if record.status == INFEASIBLE:
+                self._asha.remember_failure(record.number, epoch=len(record.values) + 1, length=record.epochs)

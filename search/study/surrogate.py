@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from scipy.stats import norm, qmc, rankdata
 
 from search.space.space import Space
@@ -17,18 +16,18 @@ from search.study.samplers import HORIZON, Config
 Array = NDArray[np.float64]
 
 _STARTUP = 10  # quasi-random configurations before the first that the model proposes
-_CANDIDATES, _PARENTS = 300, 10  # of either kind: from anywhere, and changed from the most promising
-_OBSERVATIONS, _FITTED = 300, 100  # that the model holds; that its length scales are fitted to
+_ANYWHERE, _NEARBY, _PARENTS = 200, 400, 10  # candidates: from anywhere, and changed from the most promising
+_OBSERVATIONS, _FITTED = 300, 120  # that the model holds; that its length scales are fitted to
 _WORST: Standing = (-math.inf, -math.inf)
 
 
 class Surrogate:
-    """Proposes the configuration of the largest expected improvement.
+    """Proposes what is best in one draw of what it believes: Thompson sampling.
 
     A Gaussian process learns from how trials stood at the judge's rungs and at their ends; one of its dimensions is the
     logarithm of the epoch, so that what was seen of a trial that was stopped, or runs, says something about where
-    others like it will end. Standings count by their ranks alone, and what did not work ranks last. Trials of which
-    nothing is known yet are taken to reach what the model expects.
+    others like it will end. Standings count by their ranks alone, and what did not work ranks last where it broke.
+    Trials of which nothing is known yet are taken to reach what the model expects.
 
     Args:
         space: What may be tried.
@@ -36,8 +35,9 @@ class Surrogate:
         rungs: Lists the epochs at which trials of a given length are judged.
 
     Source:
-        Expected improvement: Jones et al. 1998. Believing the model for what runs: Ginsbourger et al. 2010. Epochs as
-        a dimension: Swersky et al. 2013, Multi-Task Bayesian Optimization, section 3, with a continuous kernel.
+        Thompson sampling, here of every candidate by itself: Thompson 1933. Believing the model for what runs:
+        Ginsbourger et al. 2010. Epochs as a dimension: Swersky et al. 2013, Multi-Task Bayesian Optimization, with a
+        kernel of numbers. What was tried beside it: docs/experiments.md.
     """
 
     def __init__(self, space: Space, *, seed: int, rungs: Callable[[int], list[int]]) -> None:
@@ -97,40 +97,36 @@ class Surrogate:
         return np.column_stack([vectors, self._stage(np.array(epochs, np.float64))]), standings
 
     def _stages(self, record: TrialRecord) -> Iterator[tuple[int, Standing]]:
-        if record.status == INFEASIBLE:
-            yield record.epochs, _WORST
-            return
         for epoch in (*self._rungs(record.epochs), record.epochs):
             if epoch <= len(record.values):
                 yield epoch, (-record.shortfalls[epoch - 1], record.values[epoch - 1])
+        if record.status == INFEASIBLE:
+            yield min(len(record.values) + 1, record.epochs), _WORST
 
     def _stage(self, epochs: Array) -> Array:
         """Where epochs lie between the first and the longest schedule's last, in the logarithm."""
         return np.log(epochs) / math.log(self._longest) if self._longest > 1 else np.ones_like(epochs)
 
     def _rank_candidates(self, x: Array, y: Array) -> Iterator[Array]:
-        """Go through candidates, those of the largest expected improvement first."""
+        """Go through candidates, the best of the draw first."""
         x, y = self._choose(x, y, _OBSERVATIONS)
-        if self._fitted_at == 0 or self._n_begun - self._fitted_at >= max(2, self._n_begun // 15):
+        if self._fitted_at == 0 or self._n_begun - self._fitted_at >= max(1, self._n_begun // 20):
             self._model.fit(*self._choose(x, y, _FITTED))
             self._fitted_at = self._n_begun
         self._model.condition(x, y)
-        known = np.array(
-            [vector for record, vector in self._begun.values() if record.values or record.status != RUNNING]
-        )
-        expected = self._predict(known)[0]
-        unknown = [vector for record, vector in self._begun.values() if not record.values and record.status == RUNNING]
+        begun = list(self._begun.values())
+        known = np.array([vector for record, vector in begun if record.status != RUNNING or record.values])
+        parents = known[np.argsort(-self._predict(known)[0], kind="stable")[:_PARENTS]]
+        unknown = [vector for record, vector in begun if record.status == RUNNING and not record.values]
         if unknown:
             believed = self._at_end(np.array(unknown))
             self._model.condition(np.vstack([x, believed]), np.append(y, self._model.predict(believed)[0]))
-        parents = known[np.argsort(-expected)[:_PARENTS]]
-        cube = self._rng.random((_CANDIDATES, len(self._encoder.is_word)))
-        changed = self._encoder.mutate(parents[self._rng.integers(len(parents), size=_CANDIDATES)], self._rng)
-        candidates = np.vstack([changed, self._encoder.spread(cube)])
+        anywhere = self._encoder.spread(self._rng.random((_ANYWHERE, len(self._encoder.is_word))))
+        nearby = self._encoder.mutate(parents[self._rng.integers(len(parents), size=_NEARBY)], self._rng)
+        candidates = np.vstack([nearby, anywhere])
         mean, deviation = self._predict(candidates)
-        gain = (mean - expected.max()) / deviation
-        improvement = deviation * (gain * ndtr(gain) + norm.pdf(gain))
-        yield from candidates[np.argsort(-improvement, kind="stable")]
+        drawn = mean + deviation * self._rng.normal(size=len(mean))
+        yield from candidates[np.argsort(-drawn, kind="stable")]
 
     def _predict(self, vectors: Array) -> tuple[Array, Array]:
         """Predict where configurations end."""

@@ -14,7 +14,7 @@ from search.space.space import Branch, Choice, Constant, Range, Space
 from search.study.proposer import Proposer
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, STOPPED, TrialRecord
 
-SAMPLERS = ("tpe", "random", "qmc")  # gp takes a second for each proposal once it has learned from ten
+SAMPLERS = ("tpe", "random", "qmc", "gp")
 WIDE = Space(
     {
         "epochs": Constant(4),
@@ -59,7 +59,7 @@ def rounded(config):
 
 
 def make(space, sampler="random", *, seed=0, forbids=lambda config: None):
-    return Proposer(space, sampler, seed=np.random.SeedSequence(seed), forbids=forbids)
+    return Proposer(space, sampler, seed=np.random.SeedSequence(seed), forbids=forbids, rungs=lambda length: [])
 
 
 def begin(proposer, number, proposal):
@@ -237,7 +237,7 @@ class Spy(RandomSampler):
 @pytest.fixture
 def spy(monkeypatch):
     spy = Spy()
-    monkeypatch.setattr("search.study.proposer.make_sampler", lambda name, *, seed: spy)
+    monkeypatch.setattr("search.study.samplers._make_sampler", lambda name, *, seed: spy)
     return spy
 
 
