@@ -39,7 +39,6 @@ PARTS: Mapping[str, tuple[Mapping[str, Any], int | None]] = {
     "own": ({"search.trials": 100_000}, 360),
     "oom": ({"search.trials": 80}, None),
 }
-_HALF = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,10 +216,13 @@ def print_own(tasks: list[Task], results: Results) -> None:
             next((n / budget for n, worth in ours["course"] if worth >= stock["shipped"]), math.inf)
             for ours, stock in pairs
         ]
-        print(f"best of all {len(task.truth)} cells: {task.truth.max():.4f}; random with {budget // 9} whole trainings: "
-              f"{task.random_best(budget // 9):.4f}")  # fmt: skip
-        print(f"share of stock's budget in which ours ships as good a one: median {np.median(needed):.3f}, "
-              f"quartiles {np.quantile(needed, [0.25, 0.75], method='nearest').round(3)}")  # fmt: skip
+        random = f"random with {budget // 9} whole trainings: {task.random_best(budget // 9):.4f}"
+        print(f"best of all {len(task.truth)} cells: {task.truth.max():.4f}; {random}")
+        quartiles = np.quantile(needed, [0.25, 0.75], method="nearest").round(3)
+        print(
+            f"share of stock's budget in which ours ships as good a one: median {np.median(needed):.3f}, "
+            f"quartiles {quartiles}"
+        )
 
 
 def print_oom(tasks: list[Task], results: Results) -> None:

@@ -40,9 +40,7 @@ class StockTune:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._config = config
         self._classes = classes
-        self._searcher = OptunaSearch(
-            space=lambda trial: config.space.sample(trial), metric=_METRIC, mode=_MODE, seed=config.search.seed
-        )
+        self._searcher = OptunaSearch(space=config.space.sample, metric=_METRIC, mode=_MODE, seed=config.search.seed)
         self._scheduler: Any = FIFOScheduler()
         if config.search.stop:
             asha = config.search.stop.asha

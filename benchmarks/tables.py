@@ -225,10 +225,12 @@ class GridTask(Task):
         self.truth = np.nanmean(self.scores.astype(np.float64), axis=1)
 
     def find_row(self, config: Mapping[str, Any], taken: Any) -> int:
+        """See Task."""
         place = [config[key] if isinstance(grid, int) else grid.index(config[key]) for key, grid in self._grids.items()]
         return int(self._rows[np.ravel_multi_index(place, self._shape)])
 
     def columns_of(self, row: int) -> list[int]:
+        """See Task."""
         return [int(k) for k in np.flatnonzero(np.isfinite(self.scores[row]))]
 
     def score(self, row: int, column: int) -> float:
@@ -236,9 +238,11 @@ class GridTask(Task):
         return self.to_score(float(self.scores[row, column]))
 
     def replay(self, row: int, column: int, assignment: Assignment) -> Iterator[Step]:
+        """See Task."""
         yield _SECONDS, report_score(1, self.score(row, column), seconds=_SECONDS)
 
     def to_score(self, value: float) -> float:
+        """See Task."""
         return super().to_score(value / self._unit)
 
 
@@ -269,6 +273,7 @@ class CurveTask(Task):
         self.truth = np.where(finite, last, last[finite].max())
 
     def find_row(self, config: Mapping[str, Any], taken: Any) -> int:
+        """See Task."""
         place = np.array([_place(config[key], low, high) for key, (low, high) in _TASKSET.items()])
         distances = np.square(self._places - place).sum(1)
         distances[list(taken)] = np.inf
@@ -279,6 +284,7 @@ class CurveTask(Task):
         return {key: float(self._columns[key][row]) for key in _TASKSET}
 
     def replay(self, row: int, column: int, assignment: Assignment) -> Iterator[Step]:
+        """See Task."""
         for epoch in range(assignment.epochs_done + 1, self.curves.shape[1] + 1):
             loss = float(self.curves[row, epoch - 1])
             if not math.isfinite(loss):
@@ -326,6 +332,7 @@ class WaferTask(Task):
         return int(self._axes["epochs"][self._places[row, list(self._axes).index("epochs")]])
 
     def find_row(self, config: Mapping[str, Any], taken: Any) -> int:
+        """See Task."""
         values = {key: config.get(key, config.get(f"model.{config['model']}.{key}")) for key in self._axes}
         place = np.array([self._axes[key].index(value) for key, value in values.items()])
         away = np.abs(self._places.astype(int) - place) / np.maximum(1, self._lengths - 1)
@@ -333,6 +340,7 @@ class WaferTask(Task):
         return int(away.sum(1).argmin())
 
     def replay(self, row: int, column: int, assignment: Assignment) -> Iterator[Step]:
+        """See Task."""
         for epoch in range(assignment.epochs_done + 1, self.epochs_of(row) + 1):
             train_seconds = float(self._train_seconds[row, epoch - 1])
             val_seconds = float(self._val_seconds[row, epoch - 1])
@@ -369,6 +377,7 @@ class MemoryCornerTask(Task):
         self._configs: list[Mapping[str, Any]] = []
 
     def find_row(self, config: Mapping[str, Any], taken: Any) -> int:
+        """See Task."""
         self._configs.append(config)
         self.truth = np.append(self.truth, self.quality(config))
         return len(self._configs) - 1
@@ -382,6 +391,7 @@ class MemoryCornerTask(Task):
         return float(0.95 - loss - 0.4 * (_place(config["lr"], 1e-4, 1e-1) - 0.6) ** 2 - 0.2 * config["dropout"] ** 2)
 
     def replay(self, row: int, column: int, assignment: Assignment) -> Iterator[Step]:
+        """See Task."""
         if math.isnan(self.truth[row]):
             yield _SECONDS, TrialFailed("out_of_memory", "does not fit")
             return

@@ -19,19 +19,37 @@ _INTRODUCTION = f"""# Every key of a space file
 
 This page is written by `python -m search.space.reference` and held by a test; edit the models, not the page.
 
-A space file has the sections `name`, `data`, `space`, `objective`, `first`, `search` and `resources`. Under `space`,
-a scalar is a constant, a list a choice, `{{low: ..., high: ..., log: true, step: ...}}` a range, and
+A space file has the sections `name`, `data`, `space`, `objective`, `first`, `forbid`, `constraints`, `search` and
+`resources`; `python -m search.run --space FILE --check` reads all of it and trains nothing.
+
+**`space`**: a scalar is a constant, a list a choice, `{{low: ..., high: ..., log: true, step: ...}}` a range, and
 `{{choose: {{NAME: {{...}}}}}}` a choice whose options carry parameters of their own: their options below, or any trial
 parameter (`lr` under `model.choose.wafer_cnn` is the learning rate of the trials that choose `wafer_cnn`). Parameters
 are named by their path without `choose`, as in `model.wafer_cnn.lr`: in `first`, in `best.yaml` and in every output.
 
-`objective` is `{{maximize: METRIC}}` with a METRIC out of {", ".join(METRICS)}, or
-`{{weights: {{CLASS: number, ...}}}}` for a weighted mean of single classes. `first` lists configurations, whole
-or in part, that are tried first.
-`forbid`, `constraints` and `confirm` are not supported yet and refused.
+**`objective`**: `{{maximize: METRIC}}` with a METRIC out of {", ".join(METRICS)}, or
+`{{weights: {{CLASS: number, ...}}}}` for a weighted mean of the F1 of single classes. Beside it, `over` says what is made
+of the numbers of all epochs so far: `last` (default), `mean_last_3`, or `ema`, in which an epoch counts half as much as
+the one after it. The sampler, the judge and the choice of the winner go by the same number.
 
-The losses {" and ".join(f"`{name}`" for name in PRIOR_CORRECTING)} correct the classes' shares, which every sampling
-but `imbalanced` has corrected already: a trial that would do both is rejected without being run, and counts as judged.
+**`first`**: configurations, whole or in part, that are tried first; what they leave open is filled up.
+
+**`forbid`**: what is never tried, `- {{if: "sampling == 'balanced' and lr > 0.01", why: "..."}}`. A condition compares
+parameters (by their path; `lr` alone means the one that is set, wherever that is) with numbers, quoted words, true or
+false by `== != < <= > >= in`, joined by `and`, `or`, `not`; numbers may be joined by `+ - * /`. What belongs to a branch
+that was not chosen makes a comparison false. Without being told, no search tries the losses
+{" and ".join(f"`{name}`" for name in PRIOR_CORRECTING)} beside any sampling but `imbalanced`: both correct the classes'
+shares.
+
+**`constraints`**: floors, such as `["f1[Scratch] >= 0.60", "precision[none] >= 0.95", "macro_f1 >= 0.8"]`. Trials that
+meet them all come before all others: for the sampler, at the judge's rungs, and for `best.yaml`, which is not written
+while none meets them. A floor that is finer than one validation wafer is refused.
+
+**`search.sampler`**: `tpe` (Optuna's, multivariate, a group for every branch), `gp` (ours: a Gaussian process over
+configuration and epoch; docs/experiments.md compares the two), `random`, or `qmc` (quasi-random; in branches Optuna
+draws at random). **`search.stop`**: `{{asha: {{...}}}}`, or `none`.
+
+`confirm` is not supported yet and refused.
 """
 
 
