@@ -208,7 +208,10 @@ def print_own(tasks: list[Task], results: Results) -> None:
             row = [f"{share:.3f}", f"{share * budget:.0f}"]
             for side in SIDES:
                 values = np.array([_at(one["course"], share * budget) for one in results.found[task.name, side]])
-                row.append(f"{np.nanmean(values):.4f} ± {np.nanstd(values, ddof=1) / math.sqrt(len(values)):.2g}")
+                if np.isfinite(values).all():
+                    row.append(f"{values.mean():.4f} ± {values.std(ddof=1) / math.sqrt(len(values)):.2g}")
+                else:  # a mean over those that have something would favour whoever ships late
+                    row.append(f"nothing yet in {np.isnan(values).sum()} of {len(values)}")
             rows.append(row)
         print_table(("share", "reports", *SIDES), rows)
         pairs = zip(*(results.found[task.name, side] for side in SIDES), strict=True)

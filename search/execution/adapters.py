@@ -1,8 +1,10 @@
 """Between Ray Tune and the study: Tune asks and reports here, the study decides."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -21,8 +23,15 @@ def _one_step(study: Study, interrupts: Interrupts) -> Iterator[None]:
     with interrupts.shield():
         try:
             yield
-        except (OSError, ConfigError) as error:
+        except ConfigError as error:
             study.give_up(str(error))
+        except OSError as error:  # from Optuna's journal; the system names no file where a write fails
+            study.give_up(f"{error.filename or study.folder.path}: cannot be written ({error.strerror or error})")
+
+
+def _takes_no_more(study: Study) -> bool:
+    """Whether a write has failed: half a line may be the last one then, and nothing may be written behind it."""
+    return isinstance(study.failure, ConfigError)
 
 
 class StudySearcher(Searcher):
@@ -48,7 +57,9 @@ class StudySearcher(Searcher):
         with _one_step(self._study, self._interrupts):
             assignment = self._study.ask()
         if assignment is None:
-            return None if self._study.running else str(Searcher.FINISHED)
+            # After a failed write some trial may be neither told nor let go, and waiting for it would never end.
+            must_wait = self._study.running and not self._study.failure
+            return None if must_wait else str(Searcher.FINISHED)
         return {
             "number": assignment.number,
             "params": json.dumps(assignment.config, sort_keys=True),
@@ -89,6 +100,8 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Record one step and decide whether the trial goes on."""
+        if _takes_no_more(self._study):
+            return str(TrialScheduler.STOP)
         number, go_on = trial.config["number"], False
         with _one_step(self._study, self._interrupts):
             go_on = self._take(number, result)
@@ -111,12 +124,26 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_error(self, controller: Any, trial: Trial) -> None:
         """Record that a process died; a trial whose failure was reported before is known already."""
-        error = trial.get_error()
-        lines = str(error).strip().splitlines() if error else []
+        if _takes_no_more(self._study):
+            return
+        details = _read_error(trial)
         with _one_step(self._study, self._interrupts):
-            self._study.fail(trial.config["number"], lines[0] if lines else "its process died", details=str(error))
+            self._study.fail(trial.config["number"], _summarise(details), details=details)
             self._on_event(trial.config["number"])
 
     def debug_string(self) -> str:
         """Name it in Tune's own logs."""
         return "the study decides"
+
+
+def _read_error(trial: Trial) -> str:
+    """Read what Tune has written of an error; `Trial.get_error` looks for it where it will lie later."""
+    path = Path(trial.error_file) if trial.error_file else None
+    return path.read_text(encoding="utf-8") if path and path.exists() else ""
+
+
+def _summarise(details: str) -> str:
+    """Take the line that names the error: the last that begins with one, else the first below Tune's own headline."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", details).splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (named or lines[1:2] or ["its process died"])[-1]

@@ -53,7 +53,7 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
 
 
-Sampler = Literal["tpe", "random", "qmc", "gp"]
+Sampler = Literal["tpe", "gp", "tpe_gp", "random", "qmc"]
 
 
 class AshaConfig(Section):
@@ -95,7 +95,7 @@ class SearchConfig(Section):
         None, gt=0, allow_inf_nan=False, description="A configuration that would train longer does not work; as `time`."
     )
     failures: int = Field(3, ge=1, le=1000, description="So many trials that break one after the other end the search.")
-    sampler: Sampler = Field("tpe", description="Who proposes: tpe, gp, random or qmc; see above.")
+    sampler: Sampler = Field("tpe_gp", description="Who proposes: tpe_gp, tpe, gp, random or qmc; see above.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the sampler.")
     stop: StopConfig | None = Field(StopConfig(), description="none: every trial runs to its end.")
 

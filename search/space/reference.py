@@ -28,16 +28,16 @@ parameter (`lr` under `model.choose.wafer_cnn` is the learning rate of the trial
 are named by their path without `choose`, as in `model.wafer_cnn.lr`: in `first`, in `best.yaml` and in every output.
 
 **`objective`**: `{{maximize: METRIC}}` with a METRIC out of {", ".join(METRICS)}, or
-`{{weights: {{CLASS: number, ...}}}}` for a weighted mean of the F1 of single classes. Beside it, `over` says what is made
-of the numbers of all epochs so far: `last` (default), `mean_last_3`, or `ema`, in which an epoch counts half as much as
-the one after it. The sampler, the judge and the choice of the winner go by the same number.
+`{{weights: {{CLASS: number, ...}}}}` for a weighted mean of the F1 of single classes. Beside it, `over` says what is
+made of the numbers of all epochs so far: `last` (default), `mean_last_3`, or `ema`, in which an epoch counts half as
+much as the one after it. The sampler, the judge and the choice of the winner go by the same number.
 
 **`first`**: configurations, whole or in part, that are tried first; what they leave open is filled up.
 
 **`forbid`**: what is never tried, `- {{if: "sampling == 'balanced' and lr > 0.01", why: "..."}}`. A condition compares
 parameters (by their path; `lr` alone means the one that is set, wherever that is) with numbers, quoted words, true or
-false by `== != < <= > >= in`, joined by `and`, `or`, `not`; numbers may be joined by `+ - * /`. What belongs to a branch
-that was not chosen makes a comparison false. Without being told, no search tries the losses
+false by `== != < <= > >= in`, joined by `and`, `or`, `not`; numbers may be joined by `+ - * /`. What belongs to a
+branch that was not chosen makes a comparison false. Without being told, no search tries the losses
 {" and ".join(f"`{name}`" for name in PRIOR_CORRECTING)} beside any sampling but `imbalanced`: both correct the classes'
 shares.
 
@@ -46,8 +46,8 @@ meet them all come before all others: for the sampler, at the judge's rungs, and
 while none meets them. A floor that is finer than one validation wafer is refused.
 
 **`search.sampler`**: `tpe` (Optuna's, multivariate, a group for every branch), `gp` (ours: a Gaussian process over
-configuration and epoch; docs/experiments.md compares the two), `random`, or `qmc` (quasi-random; in branches Optuna
-draws at random). **`search.stop`**: `{{asha: {{...}}}}`, or `none`.
+configuration and epoch), `tpe_gp` (both in turn; docs/experiments.md compares them), `random`, or `qmc` (quasi-random;
+what belongs to branches Optuna then draws at random). **`search.stop`**: `{{asha: {{...}}}}`, or `none`.
 
 `confirm` is not supported yet and refused.
 """

@@ -11,7 +11,7 @@ from optuna.trial import FixedTrial
 from search.space.dice import Dice
 from search.space.space import Space
 from search.study.rows import TrialRecord
-from search.study.samplers import Config, OptunaSampler, Sampler
+from search.study.samplers import Config, OptunaSampler, Sampler, TakingTurns
 from search.study.surrogate import Surrogate
 from search.trial.vocabulary import Scalar
 
@@ -58,10 +58,14 @@ class Proposer:
         self._forbids = forbids
         for_sampler, for_dice = (int(state) for state in seed.generate_state(2))
         self._sampler: Sampler
-        if sampler == "gp":
-            self._sampler = Surrogate(space, seed=for_sampler, rungs=rungs)
-        else:
-            self._sampler = OptunaSampler(sampler, space, seed=for_sampler, forbids=forbids)
+        match sampler:
+            case "gp":
+                self._sampler = Surrogate(space, seed=for_sampler, rungs=rungs)
+            case "tpe_gp":
+                optuna = OptunaSampler("tpe", space, seed=for_sampler, forbids=forbids)
+                self._sampler = TakingTurns(optuna, Surrogate(space, seed=for_sampler, rungs=rungs))
+            case _:
+                self._sampler = OptunaSampler(sampler, space, seed=for_sampler, forbids=forbids)
         self._random = random.Random(for_dice)
         self._seen: set[frozenset[tuple[str, Scalar]]] = set()
 

@@ -125,6 +125,29 @@ class OptunaSampler:
         return len(self._memory.get_trials(deepcopy=False)) - 1
 
 
+class TakingTurns:
+    """Several samplers that suggest in turn and all learn from everything: they seldom fail in the same place."""
+
+    def __init__(self, *samplers: Sampler) -> None:
+        self._samplers = samplers
+        self._n_suggested = 0
+
+    def suggest(self, point: Config, is_new: Callable[[Config], bool]) -> Config | None:
+        """See Sampler."""
+        self._n_suggested += 1
+        return self._samplers[self._n_suggested % len(self._samplers)].suggest(point, is_new)
+
+    def begin(self, record: TrialRecord) -> None:
+        """See Sampler."""
+        for sampler in self._samplers:
+            sampler.begin(record)
+
+    def end(self, record: TrialRecord, violations: Mapping[str, float]) -> None:
+        """See Sampler."""
+        for sampler in self._samplers:
+            sampler.end(record, violations)
+
+
 def _make_sampler(name: str, *, seed: int) -> BaseSampler:
     """Make an Optuna sampler by its name in a space file."""
     with warnings.catch_warnings():

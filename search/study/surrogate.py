@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 _STARTUP = 10  # quasi-random configurations before the first that the model proposes
 _ANYWHERE, _NEARBY, _PARENTS = 200, 400, 10  # candidates: from anywhere, and changed from the most promising
 _OBSERVATIONS, _FITTED = 300, 120  # that the model holds; that its length scales are fitted to
+_CONFIDENT = 0.75  # that a candidate works, of what is 1 if it is sure
 _WORST: Standing = (-math.inf, -math.inf)
 
 
@@ -48,7 +49,8 @@ class Surrogate:
         d = len(self._encoder.is_word)
         self._sobol = qmc.Sobol(d, rng=seed) if d else None
         self._model = GaussianProcess(np.append(self._encoder.is_word, False))
-        self._fitted_at = 0
+        self._doubt = GaussianProcess(self._encoder.is_word)
+        self._fitted_at = self._doubted_at = 0
         self._longest = self._encoder.longest
         self._begun: dict[int, tuple[TrialRecord, Array]] = {}
         self._n_begun = 0
@@ -126,7 +128,20 @@ class Surrogate:
         candidates = np.vstack([nearby, anywhere])
         mean, deviation = self._predict(candidates)
         drawn = mean + deviation * self._rng.normal(size=len(mean))
-        yield from candidates[np.argsort(-drawn, kind="stable")]
+        yield from candidates[np.lexsort((-drawn, ~self._may_work(candidates)))]
+
+    def _may_work(self, candidates: Array) -> NDArray[np.bool_]:
+        """Tell where a second model, of whether trials worked, expects a yes."""
+        ended = [(record, vector) for record, vector in self._begun.values() if record.status != RUNNING]
+        worked = np.array([record.status != INFEASIBLE for record, _ in ended], np.float64)
+        if worked.all():
+            return np.ones(len(candidates), bool)
+        x = np.array([vector for _, vector in ended])
+        if self._n_begun - self._doubted_at >= max(1, self._n_begun // 10):
+            self._doubt.fit(*self._choose(x, worked, _FITTED))
+            self._doubted_at = self._n_begun
+        self._doubt.condition(x, worked)
+        return self._doubt.predict(candidates)[0] > _CONFIDENT
 
     def _predict(self, vectors: Array) -> tuple[Array, Array]:
         """Predict where configurations end."""
