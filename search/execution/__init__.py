@@ -10,6 +10,7 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours does not wait for the trials, see interrupts.py
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # the study is the truth; a full disk must not end a search in Tune's snapshot
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU must not see one
 }.items():

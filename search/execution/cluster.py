@@ -1,6 +1,7 @@
 """Starting Ray, or joining it, with settings that are safe on a shared machine and quiet on a terminal."""
 
 import logging
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ class Cluster:
         gpus: GPUs of each.
         device: In words.
         dashboard: Address of Ray's dashboard; "" if there is none.
+        is_ours: Whether it was started for this search and goes with it.
     """
 
     slots: int
@@ -28,6 +30,7 @@ class Cluster:
     gpus: float
     device: str
     dashboard: str
+    is_ours: bool = True
 
 
 def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: bool = True) -> Cluster:
@@ -40,7 +43,9 @@ def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: boo
 
     Raises:
         ConfigError: If the cluster cannot be reached, or is too small for one trial.
+        KeyboardInterrupt: If SIGINT or SIGTERM comes meanwhile.
     """
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             _check_reachable(address)
@@ -56,6 +61,10 @@ def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: boo
     except (OSError, ValueError, RuntimeError) as error:
         where = f"--address {address}: no Ray cluster there" if address else "Ray cannot be started here"
         raise ConfigError(f"{where} ({str(error).splitlines()[0]})") from None
+    except SystemExit:  # Ray's own handler of SIGTERM, from its first moment on
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
     _protect_token()
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     n_cpus, n_gpus = int(total.get("CPU", 0)), total.get("GPU", 0.0)
@@ -76,6 +85,7 @@ def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: boo
         gpus=gpus,
         device=f"{n_gpus:g} GPUs, {n_cpus} CPU cores" if n_gpus else f"{n_cpus} CPU cores",
         dashboard=f"http://{url}" if url else "",
+        is_ours=address is None,
     )
 
 

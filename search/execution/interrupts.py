@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from search.errors import INTERRUPTED
+from search.errors import BUG, INTERRUPTED
 
 
 class Interrupts:
@@ -19,7 +21,9 @@ class Interrupts:
     def __init__(self) -> None:
         self._is_shielded = False
         self._came = False
+        self._is_quiet = False
         self._before: dict[signal.Signals, object] = {}
+        self._deadline: threading.Timer | None = None
 
     def __enter__(self) -> "Interrupts":
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -29,6 +33,8 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._deadline:
+            self._deadline.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal has returned
 
@@ -48,10 +54,35 @@ class Interrupts:
         if self._came:
             raise KeyboardInterrupt
 
+    def end_from_thread(self, reason: str, *, within_s: float) -> None:
+        """Interrupt the main thread from another one, as a signal would; end the process if that does not help.
+
+        Args:
+            reason: Printed in the second case.
+            within_s: Time to leave the `with` block of this object.
+        """
+        if self._came:
+            return
+        self._deadline = threading.Timer(within_s, _end_process, args=(BUG, f"aborted: {reason}\n"))
+        self._deadline.daemon = True
+        self._deadline.start()
+        self._is_quiet = True
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGTERM)  # reaches it within a call of Ray's, too
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._came:
-            os._exit(INTERRUPTED)
+            _end_process(INTERRUPTED)
         self._came = True
-        os.write(2, b"\ninterrupted; leaving (once more: at once)\n")  # print may be what was interrupted
+        if not self._is_quiet:
+            os.write(2, b"\ninterrupted; leaving (once more: at once)\n")  # print may be what was interrupted
         if not self._is_shielded:
             raise KeyboardInterrupt
+
+
+def _end_process(code: int, words: str = "") -> None:
+    if sys.__stdout__ and sys.__stdout__.isatty():
+        os.write(1, b"\x1b[?25h")  # the live screen hides the cursor
+    os.write(2, words.encode())
+    os._exit(code)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from ray import tune
 
+from search.errors import StudyAborted
 from search.execution.adapters import StudyScheduler, StudySearcher
 from search.execution.cluster import Cluster
 from search.execution.interrupts import Interrupts
 from search.execution.trainable import WaferTrial, share_arrays
+from search.execution.watch import Watch, doors_of_ray
 from search.study.study import Study
 from search.trial.data import TrialData
 
@@ -30,13 +32,19 @@ def run_trials(
         True if the study is over, False if it was interrupted by SIGINT or SIGTERM.
 
     Raises:
-        StudyAborted: If trials failed one after the other.
+        StudyAborted: If trials failed one after the other, or Ray has gone.
         ConfigError: If the disk takes no more.
     """
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong, the study says or raises
     interrupts.listen()
     arrays = share_arrays(data, classes=study.classes, image_size=study.config.data.image_size)
     resources = {"cpus": cluster.cpus, "gpus": cluster.gpus}
+
+    def on_lost(who: str) -> None:
+        reason = f"Ray has lost {who}: killed, or out of memory? The same command goes on from here"
+        study.failure = study.failure or StudyAborted(reason)
+        interrupts.end_from_thread(reason, within_s=15)
+
     with tempfile.TemporaryDirectory(prefix="wafer-search-") as scratch:
         tuner = tune.Tuner(
             tune.with_parameters(WaferTrial, arrays=arrays),
@@ -56,10 +64,13 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
+        watch = Watch(doors_of_ray(), patience_s=3 if cluster.is_ours else 40, on_lost=on_lost)
         try:
-            tuner.fit()
+            with watch:
+                tuner.fit()
         except KeyboardInterrupt:
-            return False
+            if study.failure is None:
+                return False
     if study.failure:
         raise study.failure
     return study.is_over

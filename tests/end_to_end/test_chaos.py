@@ -1,0 +1,236 @@
+"""What a search survives: real processes, real Ray, killed, starved and interrupted; the same command goes on."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes through Linux's /proc"),
+]
+SPACE = """
+name: tiny
+data: {wafers: synthetic, synthetic_wafers: 800, image_size: 16, epoch_samples: 600}
+space:
+  epochs: [10, 20]
+  sampling: {choose: {imbalanced: {}, balanced: {}}}
+  model: {choose: {wafer_cnn: {width: [4, 6], lr: {low: 1e-3, high: 1e-2, log: true}, batch_size: [32, 64]}}}
+search: {trials: 8, stop: {asha: {first_rung: 1 epoch, factor: 2}}}
+"""
+PATIENCE_S = 240  # of waiting for what comes within seconds on a free machine
+
+
+class Folder:
+    """A folder with one space, and the searches that were started in it."""
+
+    def __init__(self, path):
+        self.path = path
+        self.study = path / "results" / "tiny-synthetic"
+        self.started = []
+        (path / "tiny.yaml").write_text(SPACE, "utf-8")
+
+    def start(self):
+        command = [sys.executable, "-m", "search.run", "--space", "tiny.yaml", "--no-dashboard"]
+        log = self.path / f"log-{len(self.started)}"
+        environment = os.environ | {"WAFER_TEST": str(self.path)}
+        with log.open("w") as file:
+            process = subprocess.Popen(command, cwd=self.path, stdout=file, stderr=file, env=environment)
+        process.log = log
+        self.started.append(process)
+        return process
+
+    def rows(self):
+        path = self.study / "trials.jsonl"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def start_and_wait(self, n_rows=4):
+        """Start a search and wait until it has reported something more."""
+        known, process, end = len(self.rows()), self.start(), time.monotonic() + PATIENCE_S
+        while len(self.rows()) < known + n_rows and process.poll() is None:
+            assert time.monotonic() < end, process.log.read_text()
+            time.sleep(0.02)
+        assert process.poll() is None, process.log.read_text()
+        return process
+
+    def processes(self, program=""):
+        """The processes that were started with this folder's mark, so that nobody else's are ever killed."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                name = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
+                is_ours = f"WAFER_TEST={self.path}\0".encode() in (folder / "environ").read_bytes()
+            except OSError:
+                continue
+            if is_ours and name.endswith(program):
+                found.append(int(folder.name))
+        return found
+
+    def wait_until_nothing_runs(self, patience_s):
+        end = time.monotonic() + patience_s
+        while self.processes():
+            assert time.monotonic() < end, "processes stay behind"
+            time.sleep(0.1)
+
+    def check_goes_on_to_the_end(self):
+        """Run the same command again; every trial is judged once, no epoch is recorded twice, nothing is lost."""
+        before = self.rows()
+        process = self.start()
+
+        assert process.wait(PATIENCE_S) == 0, process.log.read_text()
+        rows = self.rows()
+        assert rows[: max(len(before) - 1, 0)] == before[:-1]  # the last may have been unknown to the journal
+        states = {row["trial"]: row["status"] for row in rows}
+        assert Counter(states.values()).keys() <= {"complete", "stopped"}
+        assert sorted(states) == list(range(8))
+        for trial in states:
+            epochs = [row["epoch"] for row in rows if row["trial"] == trial]
+            assert epochs == list(range(1, len(epochs) + 1))
+        assert (self.study / "best.yaml").is_file()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = Folder(tmp_path)
+    yield folder
+    for process in folder.started:
+        process.kill()
+        process.wait()
+    for number in folder.processes():
+        os.kill(number, signal.SIGKILL)
+
+
+def checkpoints(study):
+    """The last epoch in the checkpoint of each trial that has one."""
+    return {
+        path.name: json.loads(torch.load(path, weights_only=True)["report"])["epoch"]
+        for path in (study / "checkpoints").glob("trial-*.pt")
+    }
+
+
+def test_a_driver_killed_three_times_loses_and_repeats_nothing(folder):
+    moments = random.Random(5)
+    for _ in range(3):
+        process = folder.start_and_wait(n_rows=1)
+        time.sleep(moments.uniform(0, 2))
+        process.kill()
+        process.wait()
+
+    folder.check_goes_on_to_the_end()
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(folder):
+    process = folder.start_and_wait(n_rows=6)
+    process.kill()
+    process.wait()
+    folder.wait_until_nothing_runs(PATIENCE_S)  # a slot may still write the checkpoint that it was about to
+    interrupted = {f"trial-{number:04d}.pt" for number in {row["trial"] for row in folder.rows()}}
+    before = {name: epoch for name, epoch in checkpoints(folder.study).items() if name in interrupted}
+
+    folder.start_and_wait(n_rows=1)
+
+    after = checkpoints(folder.study)  # a training that began again would have written its first epoch by now
+    shared = before.keys() & after.keys()
+    assert shared
+    assert all(after[name] >= before[name] for name in shared)
+
+
+@pytest.mark.parametrize("program", ["raylet", "gcs_server"])
+def test_a_search_whose_ray_is_killed_ends_and_says_so(folder, program):
+    process = folder.start_and_wait()
+    (number,) = folder.processes(f"/{program}")
+    os.kill(number, signal.SIGKILL)
+    code = process.wait(60)
+
+    assert code == 1
+    said = process.log.read_text().splitlines()[-1]
+    assert said.startswith("aborted: Ray has lost")
+    assert program in said
+    folder.wait_until_nothing_runs(15)
+    folder.check_goes_on_to_the_end()
+
+
+def test_the_first_signal_saves_everything_and_leaves_no_process(folder):
+    process = folder.start_and_wait()
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(60)
+
+    assert code == 130
+    assert "the same command goes on from here" in process.log.read_text()
+    assert (folder.study / "report.html").is_file()
+    folder.wait_until_nothing_runs(15)
+
+
+def test_the_second_signal_ends_the_process_at_once(folder):
+    process = folder.start_and_wait()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    code = process.wait(3)
+
+    assert code == 130
+    folder.wait_until_nothing_runs(120)
+
+
+def test_a_signal_while_ray_starts_is_an_interruption_too(folder):
+    process = folder.start()
+    end = time.monotonic() + PATIENCE_S
+    while not folder.processes("/gcs_server"):
+        assert time.monotonic() < end, process.log.read_text()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(60)
+
+    assert code == 130, process.log.read_text()
+    folder.wait_until_nothing_runs(30)
+
+
+def test_checkpoints_that_cannot_be_written_end_the_search_and_say_what_to_mend(folder):
+    folder.study.mkdir(parents=True)
+    (folder.study / "checkpoints").write_text("in the way of the folder", "utf-8")
+    process = folder.start()
+    code = process.wait(PATIENCE_S)
+
+    said = process.log.read_text()
+    assert code == 2, said
+    assert "checkpoints/trial-0000.pt: cannot be written" in said.replace("trial-0001", "trial-0000")
+    assert "mend that, and the same command goes on from here" in said
+    assert "Traceback" not in said
+    (folder.study / "checkpoints").unlink()
+    folder.check_goes_on_to_the_end()
+
+
+def test_a_file_that_takes_no_more_ends_the_search_and_says_what_to_mend(folder):
+    process = folder.start_and_wait()
+    full = (folder.study / "trials.jsonl").stat().st_size + 300  # within a line
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, full))
+    code = process.wait(60)
+
+    said = process.log.read_text()
+    assert code == 2, said
+    assert "trials.jsonl: cannot be written (File too large); mend that" in said
+    assert "Traceback" not in said
+    folder.check_goes_on_to_the_end()
+
+
+def test_a_second_search_on_the_same_study_is_refused_and_stale_locks_are_not(folder):
+    first = folder.start_and_wait()
+    second = folder.start()
+
+    assert second.wait(60) == 2
+    assert f"process {first.pid} on " in second.log.read_text()
+
+    first.kill()
+    first.wait()
+    (folder.study / "study.journal.lock").symlink_to("left by a process that was killed")
+    folder.check_goes_on_to_the_end()
