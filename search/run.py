@@ -1,4 +1,7 @@
-"""Search: python -m search.run --space balanced_cnn.yaml. The same command again goes on, more trials extend it."""
+"""Search: python -m search.run --space balanced_cnn.yaml. The same command again goes on, more trials extend it.
+
+With --plan it says what it would try and what that takes; with --check, only whether all is good. Neither searches.
+"""
 
 import argparse
 import sys
@@ -8,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from search.errors import exit_code
+from search.execution.rehearsal import check, plan
 from search.execution.search import Request, search
 from search.study.records import RESULTS
 
@@ -26,6 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--address", help="a running Ray cluster: auto or HOST:PORT (default: start Ray here)")
     parser.add_argument("--no-dashboard", action="store_true", help="start Ray without its dashboard")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--check", action="store_true", help="check the space and the wafers, write nothing; exit code 0 or 2"
+    )
+    instead.add_argument(
+        "--plan", action="store_true", help="say what it will try and take, after a probe of ten seconds; do not search"
+    )
     given = parser.parse_args(arguments)
     overrides = {"data.wafers": given.data, "search.trials": given.trials, "search.time": given.time}
     request = Request(
@@ -37,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         address=given.address,
         dashboard=not given.no_dashboard,
     )
-    return exit_code(lambda: search(request, Console()))
+    command = check if given.check else plan if given.plan else search
+    return exit_code(lambda: command(request, Console()))
 
 
 if __name__ == "__main__":

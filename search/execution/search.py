@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.cluster import Cluster, start_ray, stop_ray
 from search.execution.device import find_share
@@ -51,6 +52,45 @@ class Request:
     dashboard: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything that was asked for, read and checked.
+
+    Attributes:
+        space_file: As found.
+        config: What it says, with what the command line says.
+        dataset: The wafers, divided.
+        data: What is known of them.
+        folder: Of the study; nothing was written there.
+    """
+
+    space_file: Path
+    config: StudyConfig
+    dataset: Dataset
+    data: dict[str, object]
+    folder: StudyFolder
+
+
+def prepare(request: Request) -> Prepared:
+    """Read everything that a search needs, and check all that can be checked before Ray is started.
+
+    Raises:
+        ConfigError: If anything asked for is impossible.
+        DataError: If the wafers cannot be used.
+    """
+    if request.study is not None and not is_study_name(request.study):
+        raise ConfigError(f"--study: must be letters, digits, '.', '_' or '-', at most 80; got {request.study!r}")
+    space_file = find_space(request.space)
+    config = load_study_config(space_file, overrides=request.overrides)
+    dataset = open_data(config.data, results=request.results)
+    data = describe_data(dataset)
+    check_objective(config, dataset)
+    name = request.study or "-".join([config.name, *(mark.lower() for mark in marks_of(data))])
+    folder = StudyFolder((request.results / name).resolve())
+    check_same_study(folder, config, data)
+    return Prepared(space_file=space_file, config=config, dataset=dataset, data=data, folder=folder)
+
+
 def search(request: Request, console: Console) -> int:
     """Search, or go on searching; everything found is in the study's folder when this returns.
 
@@ -62,19 +102,11 @@ def search(request: Request, console: Console) -> int:
         DataError: If the wafers cannot be used; before any trial.
         StudyAborted: If trials fail one after the other.
     """
-    if request.study is not None and not is_study_name(request.study):
-        raise ConfigError(f"--study: must be letters, digits, '.', '_' or '-', at most 80; got {request.study!r}")
-    space_file = find_space(request.space)
-    config = load_study_config(space_file, overrides=request.overrides)
-    dataset = open_data(config.data, results=request.results)
-    classes, data = dataset.wafers.classes, describe_data(dataset)
-    check_objective(config, dataset)
-    name = request.study or "-".join([config.name, *(mark.lower() for mark in marks_of(data))])
-    folder = StudyFolder((request.results / name).resolve())
-    check_same_study(folder, config, data)
+    found = prepare(request)
+    config, dataset, data, folder = found.config, found.dataset, found.data, found.folder
     for text in (describe(dataset), *absent_classes(dataset)):
         say(console, text)
-    with Interrupts() as interrupts, Study(folder, config, classes=classes) as study:
+    with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
         _say_how_far(study, console)
         if study.is_over:
             return _finish(study, data, console, is_over=True)
@@ -88,7 +120,7 @@ def search(request: Request, console: Console) -> int:
         try:
             study.gpus = _check_gpu_hours(config, cluster)
             _learn_from_earlier(study, request, data, console)
-            record_attempt(folder, config, data, space_text=space_file.read_text("utf-8"), device=cluster.device)
+            record_attempt(folder, config, data, space_text=found.space_file.read_text("utf-8"), device=cluster.device)
             _say_where(cluster, console)
             _plan_memory(study, arrays, cluster, console)
             with SearchView(study, console, marks=marks_of(data)) as view:

@@ -3,19 +3,21 @@
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from search.errors import ConfigError
 from search.space.config import DataConfig, StudyConfig
 from search.space.dice import Dice
-from search.space.space import Space
 from search.trial.memory_plan import MemoryEstimate, estimate_memory
-from search.trial.params import TrialParams, find_contradiction, from_flat
+from search.trial.params import TrialParams, from_flat
 from search.trial.vocabulary import Scalar
 
+# So many draws that are all forbidden end the search for one that is not.
+_TRIES = 2000
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -82,8 +84,9 @@ def find_largest(
 ) -> Largest:
     """Look for a large configuration of a space.
 
-    First, for each model, one in which every number is the largest that the space allows it; then the `first` points;
-    then random ones, because words take memory too.
+    First, for each model, one in which every number is the largest that the space allows it, or, where the rules forbid
+    that, as many as they leave; then the `first` points; then random ones, because words take memory too. None of them
+    is forbidden.
 
     Args:
         config: Of the study.
@@ -91,6 +94,9 @@ def find_largest(
         n_samples: Configurations to look at, at least 1.
         budget_s: Seconds after which no further one is looked at; the first one always is.
         clock: Tells seconds.
+
+    Raises:
+        ConfigError: If none was found that may be tried.
     """
     start, dice = clock(), random.Random(0)
     largest: Largest | None = None
@@ -102,40 +108,55 @@ def find_largest(
         largest = Largest(estimate=estimate, params=params, n_samples=n)
         if clock() - start > budget_s:
             break
-    assert largest is not None  # a space of contradictions alone is refused when it is loaded
+    if largest is None:
+        raise ConfigError(f"forbid: {_TRIES:,} configurations drawn in a row are all forbidden; relax the rules")
     return largest
 
 
 def _draw_configs(config: StudyConfig, dice: random.Random) -> Iterator[dict[str, Scalar]]:
-    """Draw flat configurations that a study would run, without end: the largest, the `first` points, random ones."""
-    corners = [{"model": name} for name in config.space.values_of("model")] or [{}]
+    """Draw flat configurations that a study would run: the largest, the `first` points, then random ones."""
+    corners: list[dict[str, Scalar]] = [{"model": name} for name in config.space.values_of("model")] or [{}]
     for corner in corners:
-        yield next(_sample(config.space, itertools.repeat(_LargestDraw(dice, corner))))
-    points = itertools.chain(config.first, itertools.repeat({}))
-    yield from _sample(config.space, (Dice(dice, point) for point in points))
+        yield from _first_allowed(config, [_LargestDraw(dice, corner, 1 - i / _TRIES) for i in range(_TRIES)])
+    for point in config.first:
+        yield from _first_allowed(config, [Dice(dice, point)] * _TRIES)
+    while found := _first_allowed(config, [Dice(dice)] * _TRIES):
+        yield from found
 
 
-def _sample(space: Space, draws: Iterable[Dice]) -> Iterator[dict[str, Scalar]]:
-    """Draw a flat configuration by each of `draws`, but none that contradicts itself."""
-    for draw in draws:
-        flat = space.sample(draw)
-        if find_contradiction(flat) is None:
-            yield flat
+def _first_allowed(config: StudyConfig, draws: Sequence[Dice]) -> list[dict[str, Scalar]]:
+    """Return the first of some draws that is not forbidden, if any."""
+    drawn = (config.space.sample(draw) for draw in draws)
+    return list(itertools.islice((flat for flat in drawn if config.forbids(flat) is None), 1))
 
 
+@dataclass(frozen=True, slots=True)
 class _LargestDraw(Dice):
-    """Takes the largest of all numbers; words, which have no order, at random."""
+    """Takes the largest of a number, or with some chance any; words, which have no order, at random.
 
-    __slots__ = ()
+    Attributes:
+        chance: Of the largest.
+    """
+
+    chance: float = 1.0
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         is_word = any(isinstance(choice, str) for choice in choices)
-        return super().suggest_categorical(name, choices) if is_word else max(choices)
+        if is_word or self._lets_go():
+            return Dice.suggest_categorical(self, name, choices)
+        return max(choices)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        if self._lets_go():
+            return Dice.suggest_int(self, name, low, high, step=step, log=log)
         return high  # steps divide a range without a rest
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        if self._lets_go():
+            return Dice.suggest_float(self, name, low, high, step=step, log=log)
         return high
+
+    def _lets_go(self) -> bool:
+        return self.random.random() >= self.chance

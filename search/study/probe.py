@@ -1,5 +1,6 @@
 """How long a nominal epoch takes here, found out by training for some seconds."""
 
+import contextlib
 import io
 import random
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from data_pipeline.batches import EVALUATION_BATCH
+from search.errors import ConfigError
 from search.space.config import StudyConfig
 from search.study.outlook import draw_allowed
 from search.study.records import to_line
@@ -51,8 +53,8 @@ def choose_probes(config: StudyConfig, *, n: int = 4, seed: int = 0) -> list[dic
         n: How many; one of each model at least.
         seed: Of the random ones.
 
-    Raises:
-        ConfigError: If the rules forbid a model altogether.
+    Returns:
+        None of a model that the rules forbid altogether.
     """
     models = [str(name) for name in config.space.values_of("model")]
     corners: list[dict[str, Scalar]] = [{"model": name} for name in models] or [{}]
@@ -63,7 +65,8 @@ def choose_probes(config: StudyConfig, *, n: int = 4, seed: int = 0) -> list[dic
         fitting = [point for point in points if point.get("model", corner.get("model")) == corner.get("model")]
         if fitting:
             points.remove(fitting[0])
-        chosen.append(draw_allowed(config, dice, {**corner, **(fitting[0] if fitting else {})}))
+        with contextlib.suppress(ConfigError):
+            chosen.append(draw_allowed(config, dice, {**corner, **(fitting[0] if fitting else {})}))
     return chosen
 
 

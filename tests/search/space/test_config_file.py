@@ -323,6 +323,69 @@ def test_a_rule_may_speak_of_what_the_space_leaves_at_its_default(load):
     assert config.forbids({"epochs": 8, "lr": 1e-3, "grad_clip": 0.0}) == "y"
 
 
+RULES_AGAINST_ALL = {
+    "one rule": ('[{if: "epochs > 2", why: too long}]', [":2 forbid.0: must leave something of the space; this rule"]),
+    "two rules": ('[{if: "epochs == 4", why: short}, {if: "epochs == 8", why: long}]', ["forbid.0", "forbid.1"]),
+    "one idle rule": ('[{if: "epochs > 8", why: idle}, {if: "epochs < 9", why: all}]', [":2 forbid.1: must leave"]),
+}
+
+
+@pytest.mark.parametrize("case", RULES_AGAINST_ALL)
+def test_rules_that_leave_nothing_of_the_space_are_refused(load, case):
+    rules, parts = RULES_AGAINST_ALL[case]
+
+    said = refusal(load, f"space: {{epochs: [4, 8], batch_size: [32, 64]}}\nforbid: {rules}")
+
+    assert all(part in said for part in parts)
+    assert "of 4 configurations (" in said
+    assert "idle" not in said
+
+
+def test_rules_that_leave_nothing_of_an_endless_space_are_refused(load):
+    said = refusal(load, SPACE + 'forbid: [{if: "lr < 1", why: slow}]')
+
+    assert (
+        said
+        == ":2 forbid.0: must leave something of the space; this rule forbids 10,000 of 10,000 draws (slow); relax it"
+    )
+
+
+def test_one_configuration_that_is_left_is_enough(load):
+    rule = '{if: "not (epochs == 97 and batch_size == 198)", why: x}'
+    config = load(f"space: {{epochs: {{low: 3, high: 100}}, batch_size: {{low: 100, high: 199}}}}\nforbid: [{rule}]")
+
+    assert config.space.size() == 9800
+    assert config.forbids({"epochs": 97, "batch_size": 198}) is None
+
+
+def test_a_whole_first_point_that_is_forbidden_is_refused_with_its_line_and_the_reason(load):
+    points = "first:\n  - {epochs: 4}\n  - {epochs: 8, lr: 1e-2, grad_clip: 0.0}\n"
+
+    said = refusal(load, f'{SPACE}{points}forbid: [{{if: "epochs == 8 and lr > 1e-3", why: diverges}}]')
+
+    assert said == ":4 first.1: is forbidden (diverges); change it, or relax the rule"
+
+
+def test_a_first_point_that_contradicts_itself_is_refused(load):
+    space = "space: {sampling: [balanced, imbalanced], loss: [cross_entropy, logit_adjusted], lr: [1e-3, 1e-2]}\n"
+    point = "sampling: balanced, loss: logit_adjusted"
+
+    why = "(loss 'logit_adjusted' corrects the class shares"
+    assert load(f"{space}first: [{{sampling: balanced}}]").first
+    assert refusal(load, f"{space}first: [{{{point}, lr: 1e-2}}]").startswith(f":2 first.0: is forbidden {why}")
+    part = refusal(load, f"{space}first: [{{{point}}}]")
+    assert part.startswith(f":2 first.0: is forbidden, however it is filled up {why}")
+
+
+def test_what_belongs_to_other_branches_is_not_missing_in_a_first_point(load):
+    space = "space: {model: {choose: {wafer_cnn: {width: [4, 8]}, wafer_resnet: {width: [8, 16]}}}}\n"
+    point = "first: [{model: wafer_resnet, model.wafer_resnet.width: 16}]\n"
+
+    said = refusal(load, f'{space}{point}forbid: [{{if: "width == 16", why: wide}}]')
+
+    assert said == ":2 first.0: is forbidden (wide); change it, or relax the rule"
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
 def test_the_samplers_are_known(load, sampler):
     assert load(SPACE + f"search: {{sampler: {sampler}}}").search.sampler == sampler
@@ -520,7 +583,7 @@ def test_a_bad_section_is_not_hidden_by_the_command_line(load):
         "space: {epochs: {low: 2, high: 8, step: 2}, sampling: {choose: {power: {alpha: {low: 0.1, high: 0.5}}}}}",
         "name: '1e4'\nspace: {epochs: 4}\nobjective: {weights: {none: 1, 'off': 2.5}}\nresources: {gpus: 0.25}",
         "space: {epochs: [4, 8]}\nfirst: [{epochs: 4}, {}]\nsearch: {stop: {asha: {first_rung: 1 epoch}}}",
-        "space: {epochs: [4, 8]}\nforbid: [{if: epochs == 8 or lr < 1, why: 'a: b'}, {if: not epochs < 5, why: '1'}]",
+        "space: {epochs: [4, 8]}\nforbid: [{if: epochs == 8 or lr > 1, why: 'a: b'}, {if: not epochs < 5, why: '1'}]",
         "space: {epochs: [4, 8]}\nconstraints: ['f1[ Edge-Ring ] >= 0.6', accuracy >= 1, 'recall[a: b] >= 1e-3']",
         "space: {epochs: 4}\nobjective: {over: ema}\nsearch: {stop: none, gpu_hours: 0.5, trial_time: 5m, failures: 1}",
         "space: {epochs: 4}\nobjective: {weights: {a: 1}, over: mean_last_3}",

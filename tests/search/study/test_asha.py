@@ -166,3 +166,94 @@ def test_of_those_who_miss_the_floors_the_nearest_survives():
     ]
 
     assert verdicts == [False, True]
+
+
+# Judged again after every epoch.
+
+
+def report(asha, trial, epoch, value, *, length=9):
+    return asha.is_losing(trial, epoch=epoch, length=length, standing=meeting_all_floors(value))
+
+
+def arrivals(curves, seed):
+    """Mix the epochs of several trials, each in its own order: trial, epoch and value."""
+    ahead = [[(trial, epoch + 1, value) for epoch, value in enumerate(curve)] for trial, curve in enumerate(curves)]
+    generator = np.random.default_rng(seed)
+    while waiting := [epochs for epochs in ahead if epochs]:
+        yield waiting[generator.integers(len(waiting))].pop(0)
+
+
+curves = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=9), min_size=1, max_size=12)
+seeds = st.integers(0, 999)
+
+
+def test_who_came_first_is_stopped_once_enough_better_ones_have_come():
+    asha = make(first_rung=1, factor=3, peers=3)
+    assert not report(asha, 0, 1, 0.1)
+
+    verdicts = []
+    for peer in range(1, 5):
+        report(asha, peer, 1, 0.5)
+        verdicts.append(report(asha, 0, 2, 0.9))  # how well it does by now is judged at the next rung
+
+    assert verdicts == [False, False, True, True]
+
+
+def test_who_came_first_goes_on_if_those_who_come_are_worse():
+    asha = make(first_rung=1, factor=3, peers=3)
+    report(asha, 0, 1, 0.5)
+    for peer in range(1, 10):
+        report(asha, peer, 1, 0.1)
+
+    assert not report(asha, 0, 2, 0.0)
+
+
+def test_nobody_is_stopped_by_a_rung_after_it_has_passed_a_newer_one():
+    asha = make(first_rung=1, factor=3, peers=3)
+    for epoch in (1, 2, 3):
+        report(asha, 0, epoch, 0.1)
+    for peer in range(1, 10):
+        report(asha, peer, 1, 0.5)
+
+    assert not any(report(asha, 0, epoch, 0.1) for epoch in (3, 4, 5))
+
+    for peer in range(1, 4):
+        report(asha, peer, 3, 0.5)
+
+    assert report(asha, 0, 6, 0.1)
+
+
+def test_who_was_not_seen_at_the_rung_is_not_judged_by_it():
+    asha = make(first_rung=1, factor=3, peers=3)
+    for peer in range(1, 10):
+        report(asha, peer, 1, 0.5)
+
+    assert not report(asha, 0, 2, 0.0)
+    assert not make(first_rung=3).is_losing(0, epoch=2, length=9, standing=meeting_all_floors(0.0))
+
+
+@given(factor=factors, peers=peers, curves=curves, seed=seeds)
+def test_the_best_at_its_last_rung_is_never_stopped_whatever_comes_later(factor, peers, curves, seed):
+    asha = make(factor=factor, peers=peers)
+    at_rungs = {}
+
+    for trial, epoch, value in arrivals(curves, seed):
+        passed = [rung for rung in asha.rungs(9) if rung <= epoch][-1]
+        if epoch == passed:
+            at_rungs.setdefault(passed, {})[trial] = value
+        is_best = at_rungs[passed][trial] == max(at_rungs[passed].values())
+        assert not (report(asha, trial, epoch, value) and is_best)
+
+
+@given(factor=factors, peers=peers, curves=curves, seed=seeds, n_before=st.integers(0, 60))
+def test_a_judge_rebuilt_from_memory_judges_again_as_the_first_would(factor, peers, curves, seed, n_before):
+    one, rebuilt = make(factor=factor, peers=peers), make(factor=factor, peers=peers)
+    events = list(arrivals(curves, seed))
+    for trial, epoch, value in events[:n_before]:
+        report(one, trial, epoch, value)
+    for trial, epoch, value in reversed(events[:n_before]):
+        rebuilt.remember(trial, epoch=epoch, length=9, standing=meeting_all_floors(value))
+
+    verdicts = [[report(each, *event) for event in events[n_before:]] for each in (one, rebuilt)]
+
+    assert verdicts[0] == verdicts[1]

@@ -1,8 +1,13 @@
 """The largest configuration of a space is found and planned before any trial."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from search.errors import ConfigError
+from search.space.config import Rule
+from search.space.expressions import parse_expression
 from search.study.planning import Planner, find_largest
 from search.trial.params import TrialParams
 from search.views.words import memory_plan
@@ -114,6 +119,44 @@ def test_configurations_that_break_a_rule_are_not_looked_at(load, planner):
     assert find_largest(config, listing, n_samples=20, budget_s=60).n_samples == 20
     assert [params.model.name for params in listing.seen[:2]] == ["wafer_cnn", "wafer_resnet"]
     assert all(params.sampling.name == "imbalanced" or params.loss.name == "cross_entropy" for params in listing.seen)
+
+
+def test_no_configuration_is_looked_at_that_a_rule_forbids(load, planner):
+    rules = '[{if: "batch_size == 2048", why: memory}, {if: "width > 30 and batch_size > 64", why: memory}]'
+    config, listing = load(f"{SPACE}\nforbid: {rules}"), ListingPlanner(planner)
+
+    largest = find_largest(config, listing, n_samples=40, budget_s=60).params
+
+    assert len(listing.seen) == 40
+    assert all(params.batch_size < 2048 for params in listing.seen)
+    assert not any(p.model.options["width"] > 30 and p.batch_size > 64 for p in listing.seen)
+    assert largest.batch_size == 256
+
+
+def test_where_the_largest_numbers_are_forbidden_nearly_all_of_them_are_looked_at(load, planner):
+    config = load(f'{SPACE}\nforbid: [{{if: "batch_size == 2048", why: memory}}]')
+
+    params = find_largest(config, planner, n_samples=1).params
+
+    assert (params.model.name, params.model.options["width"]) == ("wafer_cnn", 32)
+    assert (params.batch_size < 2048, params.weight_decay) == (True, 0.1)
+
+
+def test_a_model_that_is_forbidden_altogether_is_passed_over(load, planner):
+    config = load(f"{SPACE}\nforbid: [{{if: \"model == 'wafer_cnn'\", why: slow}}]")
+    listing = ListingPlanner(planner)
+
+    find_largest(config, listing, n_samples=5, budget_s=60)
+
+    assert {params.model.name for params in listing.seen} == {"wafer_resnet"}
+
+
+def test_the_search_for_it_ends_where_everything_is_forbidden(config, planner):
+    everything = Rule(condition=parse_expression("batch_size > 0"), why="no")
+    nothing_left = dataclasses.replace(config, forbid=(everything,))
+
+    with pytest.raises(ConfigError, match="2,000 configurations drawn in a row are all forbidden; relax the rules"):
+        find_largest(nothing_left, planner)
 
 
 def test_the_encoding_of_the_data_is_planned_with(config, planner):

@@ -1,0 +1,270 @@
+"""What a search would do, without doing it: --check reads and checks everything, --plan says what it will take."""
+
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+from search.errors import DONE, ConfigError
+from search.execution.cluster import Cluster
+from search.execution.device import Share, find_share
+from search.execution.search import Prepared, Request, prepare
+from search.space.config import ResourcesConfig
+from search.study.data import absent_classes, describe, trial_data
+from search.study.outlook import Outlook, foresee, measure_forbidden
+from search.study.planning import Largest, Planner, find_largest
+from search.study.probe import Probe, choose_probes, probe_all
+from search.study.records import RESULTS, StudyFolder, find_study, read_lines
+from search.study.rows import FAILED, RUNNING, collect_rows
+from search.trial.data import TrialData
+from search.trial.evaluation import choose_dtype
+from search.trial.memory import keep_freed_memory
+from search.trial.memory_plan import usable_memory
+from search.views.plan import (
+    constants,
+    disk_lines,
+    epochs_line,
+    parameter_table,
+    rung_table,
+    size_lines,
+    time_lines,
+)
+from search.views.terminal import say
+from search.views.words import configuration, duration, memory_plan
+
+_PROBE_S = 10.0
+# Ray keeps three tenths of the memory that is available for its object store.
+_OF_AVAILABLE = 0.7
+
+
+def check(request: Request, console: Console) -> int:
+    """Check all that a search would check before it starts Ray; writes nothing.
+
+    Raises:
+        ConfigError: If anything asked for is impossible.
+        DataError: If the wafers cannot be used.
+    """
+    with _doing(console, "reading and checking"):
+        found = _prepare(request)
+    config, wafers = found.config, found.dataset.wafers
+    limit = f" in {duration(config.search.time)}" if config.search.time else ""
+    say(
+        console,
+        f"{found.space_file.name}: good; {len(config.space.parameters())} parameters, {config.search.trials} trials"
+        f"{limit}, maximising {config.objective.metric}; {len(wafers):,} wafers ({wafers.source}); "
+        f"study {found.folder.path} {_standing(found.folder)}",
+    )
+    for warning in absent_classes(found.dataset):
+        say(console, warning)
+    return DONE
+
+
+def plan(request: Request, console: Console) -> int:
+    """Say what a search will try, and what it will take; writes only the encoded maps that any search would write.
+
+    Raises:
+        ConfigError: If anything asked for is impossible.
+        DataError: If the wafers cannot be used.
+    """
+    with _doing(console, "reading and checking"):
+        found = _prepare(request)
+    config, machine = found.config, _describe_machine(found.config.resources)
+    for text in (describe(found.dataset), *absent_classes(found.dataset)):
+        say(console, text)
+    say(console, f"study {found.folder.path} {_standing(found.folder)}; planned from its beginning\n")
+    console.print(parameter_table(config.space))
+    say(console, constants(config.space))
+    with _doing(console, "counting what is forbidden"):
+        forbidden = measure_forbidden(config)
+    _say_all(console, size_lines(config, forbidden))
+    with _doing(console, "simulating searches"):
+        outlook = foresee(config, slots=machine.slots, allowed=forbidden.n_allowed)
+    if config.search.stop is not None:
+        console.print(rung_table(outlook))
+    say(console, epochs_line(config, outlook))
+    with _doing(console, "encoding the wafers"):
+        arrays = trial_data(found.dataset, config.data)
+    where = f"; the cluster at {request.address} was not asked" if request.address else ""
+    each = f"{machine.cpus} CPU and {machine.gpus:g} GPU each"
+    say(console, f"machine: {machine.slots} trials side by side on {machine.device}, {each}{where}")
+    busy, n_cpus = os.getloadavg()[0], os.cpu_count() or 1
+    if busy > n_cpus / 2:
+        say(
+            console,
+            f"WARNING: {busy:.0f} other threads compete for the {n_cpus} CPU cores; the times below suffer by it",
+        )
+    probes = _probe(found, arrays, machine, console)
+    _say_all(console, time_lines(config, outlook, probes, slots=machine.slots, gpus=machine.gpus))
+    share = _find_share(machine)
+    planner = Planner(
+        data=config.data,
+        n_train=len(arrays.train),
+        n_val=len(arrays.val or ()),
+        n_classes=arrays.n_classes,
+        auto=share.auto,
+    )
+    largest = _say_memory(found, planner, share, console)
+    good = [probed for probed in probes if isinstance(probed, Probe)]
+    if good:
+        _say_all(console, _disk(found, outlook, good, planner, largest, slots=machine.slots))
+    say(console, f"start it: {_command(request)}")
+    return DONE
+
+
+def _prepare(request: Request) -> Prepared:
+    """Do as `prepare`, and check besides what a search only finds out when it writes.
+
+    Raises:
+        ConfigError: If the folder cannot be written, or a study to learn from is missing.
+        DataError: See `prepare`.
+    """
+    found = prepare(request)
+    for name in request.warm_start:
+        find_study(name, results=request.results)
+    existing = _existing(found.folder.path)
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{found.folder.path}: cannot be written ({existing} does not allow it)")
+    return found
+
+
+def _standing(folder: StudyFolder) -> str:
+    records = collect_rows(list(read_lines(folder.trials))).values()
+    judged = sum(record.status not in (RUNNING, FAILED) for record in records)
+    return f"goes on after {judged} judged trials" if records else "will be new"
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _describe_machine(resources: ResourcesConfig) -> Cluster:
+    """Say what `start_ray` would find here, without starting Ray.
+
+    Raises:
+        ConfigError: If this machine is too small for one trial.
+    """
+    n_cpus, n_gpus = os.cpu_count() or 1, torch.cuda.device_count()
+    gpus = (1.0 if n_gpus else 0.0) if resources.gpus == "auto" else resources.gpus
+    slots = n_cpus // resources.cpus
+    if gpus:
+        slots = min(slots, int(n_gpus // gpus))
+    if slots < 1:
+        raise ConfigError(
+            f"resources: a trial asks for {resources.cpus} CPUs and {gpus:g} GPUs; "
+            f"there are {n_cpus} CPUs and {n_gpus} GPUs; ask for less"
+        )
+    device = f"{n_gpus} GPUs, {n_cpus} CPU cores" if n_gpus else f"{n_cpus} CPU cores"
+    return Cluster(slots=slots, cpus=resources.cpus, gpus=gpus, device=device, dashboard="")
+
+
+def _find_share(machine: Cluster) -> Share:
+    """Do as `find_share`, which asks Ray on a machine without GPUs."""
+    if machine.gpus:
+        return find_share(gpus=machine.gpus, slots=machine.slots)
+    free = _available_memory()
+    usable = None if free is None else usable_memory(int(_OF_AVAILABLE * free) // machine.slots, on_gpu=False)
+    return Share(usable=usable, auto=choose_dtype("auto", torch.device("cpu")))
+
+
+def _available_memory() -> int | None:
+    """Bytes that Linux could give to new processes; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _probe(found: Prepared, data: TrialData, machine: Cluster, console: Console) -> Sequence[Probe | Exception]:
+    """Train some configurations for ten seconds in all, as a slot would."""
+    config = found.config
+    device = torch.device("cuda" if machine.gpus else "cpu")
+    n_threads = torch.get_num_threads()
+    probes: list[Probe | Exception] = []
+    try:
+        torch.set_num_threads(machine.cpus)
+        keep_freed_memory()
+        chosen = choose_probes(config)
+        with _doing(console, f"probing, {_PROBE_S:g} s at most") as say_what:
+            on_device = data.to(device)
+            running = probe_all(
+                chosen,
+                on_device,
+                classes=found.dataset.wafers.classes,
+                image_size=config.data.image_size,
+                budget_s=_PROBE_S,
+            )
+            for i, flat in enumerate(chosen, start=1):
+                say_what(f"probing {i} of {len(chosen)}: {configuration(flat, config.space)}")
+                probes += [probed] if (probed := next(running, None)) is not None else []
+    except Exception as error:  # noqa: BLE001 - what cannot be probed can still be planned
+        probes.append(error)
+    finally:
+        torch.set_num_threads(n_threads)
+    return probes
+
+
+def _say_memory(found: Prepared, planner: Planner, share: Share, console: Console) -> Largest | None:
+    try:
+        with _doing(console, "planning memory"):
+            largest = find_largest(found.config, planner)
+    except Exception as error:  # noqa: BLE001 - as in a search
+        say(console, f"memory: cannot be planned ({type(error).__name__}: {error})")
+        return None
+    say(console, memory_plan(largest, usable=share.usable))
+    return largest
+
+
+def _disk(
+    found: Prepared, outlook: Outlook, probes: Sequence[Probe], planner: Planner, largest: Largest | None, *, slots: int
+) -> Iterator[str]:
+    checkpoint = max(probed.checkpoint for probed in probes)
+    if largest is not None:  # grown by what its weights and its optimizer take more
+        planned = planner.estimate(probes[0].params)
+        more = largest.estimate.weights + largest.estimate.optimizer - planned.weights - planned.optimizer
+        checkpoint = max(checkpoint, probes[0].checkpoint + more)
+    return disk_lines(
+        checkpoint=checkpoint,
+        slots=slots,
+        row=max(probed.row for probed in probes),
+        epochs=outlook.epochs,
+        trials=outlook.trials,
+        config_bytes=len(json.dumps(probes[0].params.to_flat())),
+        free=shutil.disk_usage(_existing(found.folder.path)).free,
+    )
+
+
+def _command(request: Request) -> str:
+    """Write the command that starts the search."""
+    names = {"data.wafers": "--data", "search.trials": "--trials", "search.time": "--time"}
+    words = ["python", "-m", "search.run", "--space", request.space]
+    for key, value in request.overrides.items():
+        words += [names[key], str(value)]
+    words += ["--study", request.study] if request.study else []
+    words += ["--results", str(request.results)] if request.results != RESULTS else []
+    words += ["--warm-start", *request.warm_start] if request.warm_start else []
+    words += ["--address", request.address] if request.address else []
+    words += [] if request.dashboard else ["--no-dashboard"]
+    return shlex.join(words)
+
+
+def _say_all(console: Console, lines: Iterator[str]) -> None:
+    for line in lines:
+        say(console, line)
+
+
+@contextmanager
+def _doing(console: Console, what: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something is going on; what is yielded says what else."""
+    if console.is_terminal:
+        with console.status(escape(what)) as status:
+            yield lambda text: status.update(escape(text))
+    else:
+        yield lambda text: None
