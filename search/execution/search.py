@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
@@ -106,6 +107,8 @@ def search(request: Request, console: Console) -> int:
     config, dataset, data, folder = found.config, found.dataset, found.data, found.folder
     for text in (describe(dataset), *absent_classes(dataset)):
         say(console, text)
+    # Suggestions are small sums: more threads than one would take the cores from the slots, and gain nothing.
+    threadpool_limits(limits=1, user_api="blas")
     with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
         _say_how_far(study, console)
         if study.is_over:

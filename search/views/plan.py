@@ -118,6 +118,9 @@ def time_lines(
         f"probe: a nominal epoch takes {span} ({len(good)} of the configurations: {names}; one at a time{how}, "
         "validation included); others differ, and side by side they slow each other down"
     )
+    missing = [str(name) for name in config.space.values_of("model") if name not in names.split(", ")]
+    if missing:
+        yield f"  not probed, for want of time or for what is said above: {', '.join(missing)}"
     total = outlook.makespan * mean
     yield f"time: about {duration(total)} for {outlook.trials:,} trials, {slots} side by side{several}"
     limits = {"search.time": config.search.time}

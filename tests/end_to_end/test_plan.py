@@ -75,12 +75,12 @@ def test_a_plan_that_is_no_terminal_has_no_control_codes(planned):
 def test_a_plan_warns_where_time_is_short_and_keeps_the_arguments(tmp_path):
     (tmp_path / "good.yaml").write_text(GOOD, "utf-8")
 
-    plan = run("--space", "good.yaml", "--plan", "--trials", 400, "--time", "2s", "--study", "mine", cwd=tmp_path)
+    plan = run("--space", "good.yaml", "--plan", "--trials", 400, "--time", "0.1s", "--study", "mine", cwd=tmp_path)
 
     assert plan.returncode == 0, plan.stderr
     assert "fewer than 400 trials: the search ends when all have been tried" in plan.stdout
-    assert "of 12 trials fit into search.time (2 s)" in plan.stdout
-    assert "--space good.yaml --trials 400 --time 2s --study mine" in plan.stdout.splitlines()[-1]
+    assert "of 12 trials fit into search.time (0 s)" in plan.stdout
+    assert "--space good.yaml --trials 400 --time 0.1s --study mine" in plan.stdout.splitlines()[-1]
 
 
 def test_a_good_space_is_checked_in_one_line_and_nothing_is_left_behind(tmp_path):

@@ -162,7 +162,7 @@ BAD_SECTIONS = [
     ("search: {failures: 2.5}", "search.failures: must be a whole number; got 2.5"),
     ("search: {failures: null}", "search.failures: must be a whole number; got None"),
     ("search: {failures: none}", "search.failures: must be a whole number; got 'none'"),
-    ("search: {sampler: grid}", "search.sampler: must be tpe, random, qmc or gp; got 'grid'"),
+    ("search: {sampler: grid}", "search.sampler: must be tpe, gp, tpe_gp, random or qmc; got 'grid'"),
     ("search: {stop: never}", "search.stop: must be a mapping; got 'never'"),
     ("search: {stop: asha}", "search.stop: must be a mapping; got 'asha'"),
     ("search: {stop: {ahsa: {}}}", "search.stop.ahsa: unknown key; did you mean 'asha'? (known: asha)"),
@@ -537,7 +537,7 @@ def test_everything_has_a_default_but_the_space(load):
     assert config.search.trials == 24
     assert config.search.time is config.search.gpu_hours is config.search.trial_time is None
     assert config.search.failures == 3
-    assert config.search.sampler == "tpe"
+    assert config.search.sampler == "tpe_gp"
     assert (config.search.stop.asha.factor, config.search.stop.asha.peers) == (3, 3)
     assert config.resources.gpus == "auto"
 
