@@ -5,7 +5,7 @@ import itertools
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, get_args
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from search.errors import ConfigError
 from search.space.config import DataConfig, ResourcesConfig, Rule, SearchConfig, Section, StudyConfig
-from search.space.dice import Dice
+from search.space.dice import DRAWS, Dice, look_over
 from search.space.expressions import ExpressionError, check_expression, parse_expression
 from search.space.floors import Floor, parse_floor
 from search.space.grammar import parse_space
@@ -22,12 +22,10 @@ from search.space.problems import Problems
 from search.space.space import Range, Space, epochs_of
 from search.space.strict_yaml import read_yaml
 from search.trial.params import find_contradiction, split_key
-from search.trial.vocabulary import Scalar, nearest
+from search.trial.vocabulary import nearest
 
 # A part of the grammar that is designed but not built; to ignore it silently would be worse than to lack it.
 _NOT_YET = ("confirm",)
-# Up to so many configurations are all looked at; of more, so many draws.
-_COUNTABLE, _DRAWS = 20_000, 10_000
 _SECTIONS = ("name", "data", "space", "objective", "first", "forbid", "constraints", "search", "resources")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _TYPES = {
@@ -280,29 +278,22 @@ def _check_allowed(config: StudyConfig, problems: Problems) -> None:
         draw = Dice(dice, point)
         is_whole = space.parameters().keys() & space.sample(draw).keys() <= point.keys()
         whys = [config.forbids(space.sample(draw))]
-        while whys[-1] and not is_whole and len(whys) < _DRAWS:
+        while whys[-1] and not is_whole and len(whys) < DRAWS:
             whys.append(config.forbids(space.sample(draw)))
         if whys[-1]:
             however = "" if is_whole else ", however it is filled up"
             problems.add(("first", i), f"is forbidden{however} ({whys[-1]}); change it, or relax the rule")
     held, n = Counter[int](), 0
-    for flat in _look_over(space):
+    looked_at, is_exact = look_over(space, random.Random(0))
+    for flat in looked_at:
         if not config.forbids(flat):
             return
         n += 1
         held.update(i for i, rule in enumerate(config.forbid) if rule.condition.holds(flat))
-    what = "configurations" if n == space.size() else "draws"
+    what = "configurations" if is_exact else "draws"
     for i, times in held.items():
         forbidden = f"this rule forbids {times:,} of {n:,} {what} ({config.forbid[i].why})"
         problems.add(("forbid", i), f"must leave something of the space; {forbidden}; relax it")
-
-
-def _look_over(space: Space) -> Iterator[dict[str, Scalar]]:
-    """Go through a small space; draw from a large one."""
-    size, dice = space.size(), Dice(random.Random(0))
-    if size is not None and size <= _COUNTABLE:
-        return space.configurations()
-    return (space.sample(dice) for _ in range(_DRAWS))
 
 
 def _values_of_field(space: Space, field: str) -> dict[str, list[int]]:

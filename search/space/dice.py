@@ -2,11 +2,15 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from search.space.space import Space
 from search.trial.vocabulary import Scalar
+
+COUNTABLE = 20_000  # a space of so many configurations is gone through
+DRAWS = 10_000  # from a larger space
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +51,17 @@ class Dice:
 
     def _log_uniform(self, low: float, high: float) -> float:
         return min(high, max(low, math.exp(self.random.uniform(math.log(low), math.log(high)))))
+
+
+def look_over(
+    space: Space, source: random.Random, *, countable: int = COUNTABLE, n_draws: int = DRAWS
+) -> tuple[Iterator[dict[str, Scalar]], bool]:
+    """Go through all configurations of a small space; draw from a large one.
+
+    Returns:
+        The flat configurations, and whether they are all there are.
+    """
+    size, dice = space.size(), Dice(source)
+    if size is not None and size <= countable:
+        return space.configurations(), True
+    return (space.sample(dice) for _ in range(n_draws)), False

@@ -12,14 +12,12 @@ import numpy as np
 
 from search.errors import ConfigError
 from search.space.config import StudyConfig
-from search.space.dice import Dice
+from search.space.dice import COUNTABLE, DRAWS, Dice, look_over
 from search.space.space import epochs_of
 from search.study.asha import Asha
 from search.trial.params import find_contradiction
 from search.trial.vocabulary import Scalar
 
-# Up to so many configurations are all looked at; of more, so many draws.
-_COUNTABLE, _DRAWS = 20_000, 10_000
 # A larger search is simulated with so many trials, and scaled up.
 _MOST_TRIALS = 1_000
 # Fewer searches are simulated, but not fewer than the second number, when they take more than so many comparisons.
@@ -60,7 +58,7 @@ class Forbidden:
 
 
 def measure_forbidden(
-    config: StudyConfig, *, seed: int = 0, countable: int = _COUNTABLE, n_draws: int = _DRAWS
+    config: StudyConfig, *, seed: int = 0, countable: int = COUNTABLE, n_draws: int = DRAWS
 ) -> Forbidden:
     """Measure which share of a space its rules and contradictions forbid.
 
@@ -70,11 +68,9 @@ def measure_forbidden(
         countable: The largest space of which every configuration is looked at.
         n_draws: Configurations drawn from a larger one.
     """
-    size, dice = config.space.size(), Dice(random.Random(seed))
-    is_exact = size is not None and size <= countable
-    drawn = (config.space.sample(dice) for _ in range(n_draws))
+    looked_at, is_exact = look_over(config.space, random.Random(seed), countable=countable, n_draws=n_draws)
     n, n_forbidden, by_rule = 0, 0, Counter[str]()
-    for flat in config.space.configurations() if is_exact else drawn:
+    for flat in looked_at:
         broken = list(_broken_rules(config, flat))
         by_rule.update(broken)
         n, n_forbidden = n + 1, n_forbidden + bool(broken)

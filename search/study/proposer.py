@@ -8,7 +8,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial
 
-from search.space.dice import Dice
+from search.space.dice import COUNTABLE, Dice
 from search.space.space import Space
 from search.study.rows import TrialRecord
 from search.study.samplers import Config, OptunaSampler, Sampler, TakingTurns
@@ -16,7 +16,6 @@ from search.study.surrogate import Surrogate
 from search.trial.vocabulary import Scalar
 
 _THROWS = 2000  # of the dice, where the sampler finds nothing new
-_LISTED = 20_000  # a space of so many configurations is gone through before it counts as exhausted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +115,7 @@ class Proposer:
         throws = (self._space.sample(Dice(self._random, point)) for _ in range(_THROWS))
         config = next(filter(self._is_new, throws), None)
         size = self._space.size()
-        if config is None and not point and size is not None and size <= _LISTED:
+        if config is None and not point and size is not None and size <= COUNTABLE:
             config = next(filter(self._is_new, self._space.configurations()), None)
         return config
 
