@@ -15,6 +15,7 @@ from search.execution.interrupts import Interrupts
 from search.execution.tuner import run_trials
 from search.space.config import StudyConfig
 from search.space.config_file import find_space, is_study_name, load_study_config
+from search.space.space import Branch
 from search.study.best import write_best
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
 from search.study.marks import marks_of
@@ -158,6 +159,9 @@ def _say_how_far(study: Study, console: Console) -> None:
         f"study {study.folder.path}: {study.config.search.trials} trials{limit}, "
         f"maximising {study.config.objective.metric} over {len(study.config.space.parameters())} parameters",
     )
+    branches = [node for node in study.config.space.nodes.values() if isinstance(node, Branch)]
+    if study.config.search.sampler == "qmc" and any(inner for node in branches for inner in node.options.values()):
+        say(console, "WARNING: qmc draws what belongs to a branch at random; tpe_gp, tpe and gp learn it")
     if study.records:
         say(
             console,
@@ -220,7 +224,7 @@ def _finish(study: Study, data: dict[str, object], console: Console, *, is_over:
     if not is_over:
         say(console, "the same command goes on from here")
     elif study.is_exhausted:
-        say(console, "every configuration that the space allows has been tried")
+        say(console, "every configuration that the space allows has been tried, as far as one could be found")
     elif study.is_out_of_time and not study.is_judged:
         say(console, "the time is used up; a larger --time goes on from here")
     return DONE if is_over else INTERRUPTED

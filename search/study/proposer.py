@@ -66,6 +66,7 @@ class Proposer:
             case _:
                 self._sampler = OptunaSampler(sampler, space, seed=for_sampler, forbids=forbids)
         self._random = random.Random(for_dice)
+        self._is_spent = False
         self._seen: set[frozenset[tuple[str, Scalar]]] = set()
 
     def propose(self, point: Config | None = None) -> Proposal | None:
@@ -77,9 +78,12 @@ class Proposer:
         Returns:
             None if there is none: all have been tried, or are forbidden.
         """
+        if self._is_spent and not point:
+            return None
         config = self._sampler.suggest(point or {}, self._is_new)
         if config is None:
             config = self._draw(point or {})
+        self._is_spent = config is None and not point  # for good: what is known or forbidden stays so
         return None if config is None else self.describe(config)
 
     def describe(self, config: Config) -> Proposal:

@@ -161,6 +161,8 @@ def _make_sampler(name: str, *, seed: int) -> BaseSampler:
 
 
 def _rank(record: TrialRecord, trial: FrozenTrial) -> tuple[float, bool, int, float]:
-    """The better an ended trial, the higher: nothing missed, run to its end, far, well."""
+    """The better an ended trial, the higher: nothing missed, run to its end, else far, well."""
     missed = sum(max(0.0, violation) for violation in trial.constraints.values())
-    return -missed, record.status == COMPLETE, len(record.values), record.value if record.values else 0.0
+    is_complete = record.status == COMPLETE
+    epochs = 0 if is_complete else len(record.values)  # a short schedule that is complete is not worse for being short
+    return -missed, is_complete, epochs, record.value if record.values else 0.0

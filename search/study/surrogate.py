@@ -10,7 +10,7 @@ from scipy.stats import norm, qmc, rankdata
 from search.space.space import Space
 from search.study.encoder import Encoder
 from search.study.gaussian_process import GaussianProcess
-from search.study.rows import FAILED, INFEASIBLE, RUNNING, Standing, TrialRecord
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, Standing, TrialRecord
 from search.study.samplers import HORIZON, Config
 
 Array = NDArray[np.float64]
@@ -81,7 +81,7 @@ class Surrogate:
     def _forget(self) -> None:
         """Keep the running trials, and the best and the latest of those that ended."""
         ended = [record for record, _ in self._begun.values() if record.status != RUNNING]
-        best = sorted(ended, key=lambda record: (len(record.values), record.standing))[-HORIZON // 2 :]
+        best = sorted(ended, key=lambda record: (record.status == COMPLETE, record.standing))[-HORIZON // 2 :]
         kept = {record.number for record in (*best, *ended[-HORIZON // 2 :])}
         self._begun = {n: pair for n, pair in self._begun.items() if n in kept or pair[0].status == RUNNING}
 
