@@ -164,21 +164,20 @@ def test_a_shipped_space_is_found_from_any_folder(tmp_path):
     assert (tmp_path / "results" / "smoke-synthetic" / "best.yaml").is_file()
 
 
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda kill: kill.name)
-def test_a_search_that_was_stopped_goes_on_with_the_same_command(tmp_path, kill):
+def test_a_search_that_was_interrupted_goes_on_with_the_same_command(tmp_path):  # test_chaos.py has the rougher ends
     (tmp_path / "tiny.yaml").write_text(TINY.replace("trials: 5", "trials: 8"), "utf-8")
     study = tmp_path / "results" / "tiny-synthetic"
     command = [sys.executable, "-m", "search.run", "--space", "tiny.yaml", "--no-dashboard"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=os.environ | {"COLUMNS": "120"})
         wait_for_rows(study / "trials.jsonl", 5)
-        process.send_signal(kill)
+        process.send_signal(signal.SIGINT)
         code = process.wait(timeout=120)
     before = rows_of(study)
 
     again = search(tmp_path)
 
-    assert code == {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGKILL: -9}[kill]
+    assert code == 130
     assert again.returncode == 0, again.stderr
     assert sorted(states_of(study)) == list(range(8))
     assert "running" not in states_of(study).values()
