@@ -37,13 +37,12 @@ from search.trial.data import TrialData
 from search.trial.params import from_flat
 from search.trial.training import EpochReport
 
+_SPEED = "WAFER_SEARCH_REPLAY_SPEED"
 _TABLE = Path("benchmarks/wafer_table.npz").resolve()
 
 
 class ReplayedTrial(WaferTrial):
     """Sleeps and reports what was recorded."""
-
-    speed = 1.0
 
     def _next_report(self) -> EpochReport:
         if self._training is None:
@@ -53,7 +52,7 @@ class ReplayedTrial(WaferTrial):
             assignment = Assignment(number=number, config=config, params=params, expected_memory=0, epochs_done=0)
             self._training = task.replay(task.find_row(config, ()), 0, assignment)  # type: ignore[assignment]
         seconds, outcome = next(self._training)  # type: ignore[misc,arg-type]
-        time.sleep(seconds / self.speed)
+        time.sleep(seconds / float(os.environ[_SPEED]))
         if isinstance(outcome, TrialFailed):
             raise outcome
         return outcome
@@ -88,7 +87,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--speed", type=float, default=20.0)
     given = parser.parse_args()
-    ReplayedTrial.speed = given.speed
+    os.environ[_SPEED] = str(given.speed)  # slots inherit it
     os.environ["PYTHONPATH"] = str(Path.cwd())  # slots must find `benchmarks` too
     task = load_task(_TABLE)
     for slots in (1, 2):
