@@ -8,6 +8,7 @@ is asked for the same parameters.
 """
 
 import argparse
+import gc
 import tempfile
 import time
 import warnings
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", default=["tpe", "gp"])
     parser.add_argument("--plain", type=int, default=2_000, help="trials of plain Optuna")
     given = parser.parse_args()
+    gc.freeze()  # as a search does
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for sampler in given.samplers:
         asks, reports = time_ours(sampler, given.trials)

@@ -1,5 +1,6 @@
 """Running a study's trials on Ray Tune until there is nothing left to run."""
 
+import gc
 import logging
 import tempfile
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def run_trials(
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong, the study says or raises
     interrupts.listen()
+    gc.freeze()  # or looking for garbage among all modules keeps the slots waiting 0.2 s now and then
     arrays = share_arrays(data, classes=study.classes, image_size=study.config.data.image_size)
     resources = {"cpus": cluster.cpus, "gpus": cluster.gpus}
 
