@@ -8,7 +8,6 @@ is asked for the same parameters.
 """
 
 import argparse
-import gc
 import tempfile
 import time
 import warnings
@@ -21,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from rich.progress import track
 
 from search.errors import ConfigError
+from search.execution.garbage import Tidying
 from search.simulation import report_score
 from search.space.config_file import find_space, load_study_config
 from search.study.records import StudyFolder
@@ -36,11 +36,13 @@ def time_ours(sampler: str, n_trials: int) -> tuple[list[float], list[float]]:
     rng = np.random.default_rng(0)
     asks: list[float] = []
     reports: list[float] = []
+    tidying = Tidying()
     with tempfile.TemporaryDirectory() as scratch:
         folder = StudyFolder(Path(scratch) / "study")
         with Study(folder, config, classes=("one", "other")) as study:
             for _ in track(range(n_trials), description=f"ours, {sampler}"):
                 start = time.perf_counter()
+                tidying.before_suggestion()
                 assignment = study.ask()
                 asks.append(1000 * (time.perf_counter() - start))
                 if assignment is None:
@@ -93,7 +95,6 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", default=["tpe", "gp"])
     parser.add_argument("--plain", type=int, default=2_000, help="trials of plain Optuna")
     given = parser.parse_args()
-    gc.freeze()  # as a search does
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for sampler in given.samplers:
         asks, reports = time_ours(sampler, given.trials)

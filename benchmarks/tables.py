@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import TrialFailed
-from search.simulation import CLASSES, Step, accept_any, report_judgement, report_score
+from search.simulation import CLASSES, Step, accept_any, report_score
 from search.space.config import DataConfig, ResourcesConfig, SearchConfig, StudyConfig
 from search.space.objective import Objective
 from search.space.space import Branch, Choice, Constant, Node, Range, Space, Suggestions
 from search.study.study import Assignment
+from search.testing import report_judgement
 from search.trial.evaluation import Judgement
 from search.trial.metrics import score_confusion
 from search.trial.params import from_flat

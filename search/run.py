@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--address", help="a running Ray cluster: auto or HOST:PORT (default: start Ray here)")
     parser.add_argument("--no-dashboard", action="store_true", help="start Ray without its dashboard")
+    parser.add_argument("--tensorboard", action="store_true", help="write event files to tensorboard/ in its folder")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
         "--check", action="store_true", help="check the space and the wafers, write nothing; exit code 0 or 2"
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warm_start=tuple(given.warm_start),
         address=given.address,
         dashboard=not given.no_dashboard,
+        tensorboard=given.tensorboard,
     )
     command = check if given.check else plan if given.plan else search
     return exit_code(lambda: command(request, Console()))

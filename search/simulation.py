@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from search.errors import TrialFailed
 from search.space.config import StudyConfig
 from search.study.records import StudyFolder
 from search.study.rows import INFEASIBLE, TrialRecord
 from search.study.study import Assignment, Decision, Study
-from search.testing import FakeClock
-from search.trial.evaluation import Judgement
-from search.trial.metrics import score_confusion
+from search.testing import FakeClock, fake_judgement, report_judgement
 from search.trial.params import TrialParams, from_flat
 from search.trial.training import EpochReport
 
@@ -192,28 +188,8 @@ def report_score(epoch: int, score: float, *, seconds: float) -> EpochReport:
         score: In [0, 1]; kept to 12 digits.
         seconds: That the epoch took.
     """
-    n_right = round(score * _WAFERS_PER_CLASS)
-    n_wrong = _WAFERS_PER_CLASS - n_right
-    confusion = ((n_right, n_wrong), (n_wrong, n_right))
-    val = Judgement(loss=1 - score, confusion=confusion, scores=score_confusion(np.array(confusion)))
+    val = fake_judgement(score, n_classes=len(CLASSES), wafers_per_class=_WAFERS_PER_CLASS)
     return report_judgement(epoch, val, train_seconds=seconds, val_seconds=0.0)
-
-
-def report_judgement(epoch: int, val: Judgement, *, train_seconds: float, val_seconds: float) -> EpochReport:
-    """Make up the report of one epoch around what a network was judged to do."""
-    return EpochReport(
-        epoch=epoch,
-        samples=epoch,
-        lr=1e-3,
-        precision="float32",
-        n_parameters=1,
-        train_loss=0.0,
-        train_accuracy=0.0,
-        val=val,
-        train_seconds=train_seconds,
-        val_seconds=val_seconds,
-        peak_memory=0,
-    )
 
 
 def accept_any(flat: Any, *, where: str, image_size: int) -> TrialParams:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search.errors import ConfigError
+from search.execution.garbage import Tidying
 from search.execution.interrupts import Interrupts
 from search.execution.trainable import FAILED, HALTED, OK, REJECTED, read_report
 from search.study.study import Decision, Study
@@ -37,11 +39,12 @@ def _takes_no_more(study: Study) -> bool:
 class StudySearcher(Searcher):
     """Hands the study's trials to Tune."""
 
-    def __init__(self, study: Study, *, resources: Mapping[str, float], interrupts: Interrupts) -> None:
+    def __init__(self, study: Study, *, resources: Mapping[str, object], interrupts: Interrupts) -> None:
         super().__init__()
         self._study = study
         self._resources = resources
         self._interrupts = interrupts
+        self._tidying = Tidying()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher to restore it later; ours is never restored, its study is opened again."""
@@ -53,6 +56,7 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's config, None if it must wait, FINISHED if there is nothing more to wait for."""
+        self._tidying.before_suggestion()
         assignment = None
         with _one_step(self._study, self._interrupts):
             assignment = self._study.ask()
@@ -60,6 +64,8 @@ class StudySearcher(Searcher):
             # After a failed write some trial may be neither told nor let go, and waiting for it would never end.
             must_wait = self._study.running and not self._study.failure
             return None if must_wait else str(Searcher.FINISHED)
+        record = self._study.records[assignment.number]
+        record.slot = self._free_slot()
         return {
             "number": assignment.number,
             "params": json.dumps(assignment.config, sort_keys=True),
@@ -67,8 +73,14 @@ class StudySearcher(Searcher):
             "batch_size": assignment.params.batch_size,
             "expected_memory": assignment.expected_memory,
             "checkpoint": str(self._study.folder.checkpoint(assignment.number)),
+            "slot": record.slot,
             **self._resources,
         }
+
+    def _free_slot(self) -> int:
+        """Number the slot of a new actor; one that is used again keeps its number, and tells it in its reports."""
+        used = {record.slot for record in self._study.running}
+        return next(slot for slot in count(1) if slot not in used)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Do nothing: the scheduler, which hears everything, has told the study."""
@@ -112,6 +124,9 @@ class StudyScheduler(FIFOScheduler):
         """Tell the study; return whether the trial goes on."""
         match result["outcome"]:
             case outcome if outcome == OK:
+                record = self._study.records[number]
+                record.slot = result["slot"]
+                record.place = f"{result['place']} on {result['hostname']}, pid {result['pid']}"
                 return self._study.report(number, read_report(result)) is Decision.CONTINUE
             case outcome if outcome == REJECTED:
                 self._study.reject(number, result["reason"])

@@ -3,7 +3,7 @@
 import logging
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -20,7 +20,7 @@ class Cluster:
         slots: Trials that run side by side.
         cpus: Cores, and so threads, of each.
         gpus: GPUs of each.
-        device: In words.
+        device: All of it, in words.
         dashboard: Address of Ray's dashboard; "" if there is none.
         is_ours: Whether it was started for this search and goes with it.
     """
@@ -29,8 +29,36 @@ class Cluster:
     cpus: int
     gpus: float
     device: str
-    dashboard: str
+    dashboard: str = ""
     is_ours: bool = True
+
+    def describe(self) -> str:
+        """Say what runs where, and on how much of it."""
+        return f"{self.slots} trials side by side on {self.device}, {self.cpus} CPU and {self.gpus:g} GPU each"
+
+
+def share_out(resources: ResourcesConfig, *, n_cpus: int, n_gpus: float) -> Cluster:
+    """Divide cores and GPUs among as many trials as they carry.
+
+    Args:
+        resources: What one trial gets; "auto" is one GPU where there are any.
+        n_cpus: Cores that there are.
+        n_gpus: GPUs that there are.
+
+    Raises:
+        ConfigError: If there is too little for one trial.
+    """
+    gpus = (1.0 if n_gpus else 0.0) if resources.gpus == "auto" else resources.gpus
+    slots = n_cpus // resources.cpus
+    if gpus:
+        slots = min(slots, int(n_gpus // gpus))
+    if slots < 1:
+        raise ConfigError(
+            f"resources: a trial asks for {resources.cpus} CPUs and {gpus:g} GPUs; "
+            f"there are {n_cpus} CPUs and {n_gpus:g} GPUs; ask for less"
+        )
+    device = f"{n_gpus:g} GPUs, {n_cpus} CPU cores" if n_gpus else f"{n_cpus} CPU cores"
+    return Cluster(slots=slots, cpus=resources.cpus, gpus=gpus, device=device)
 
 
 def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: bool = True) -> Cluster:
@@ -67,26 +95,13 @@ def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: boo
         signal.signal(signal.SIGTERM, on_sigterm)
     _protect_token()
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    n_cpus, n_gpus = int(total.get("CPU", 0)), total.get("GPU", 0.0)
-    gpus = (1.0 if n_gpus else 0.0) if resources.gpus == "auto" else resources.gpus
-    slots = n_cpus // resources.cpus
-    if gpus:
-        slots = min(slots, int(n_gpus // gpus))
-    if slots < 1:
+    try:
+        cluster = share_out(resources, n_cpus=int(total.get("CPU", 0)), n_gpus=total.get("GPU", 0.0))
+    except ConfigError:
         stop_ray()
-        raise ConfigError(
-            f"resources: a trial asks for {resources.cpus} CPUs and {gpus:g} GPUs; "
-            f"there are {n_cpus} CPUs and {n_gpus:g} GPUs; ask for less"
-        )
+        raise
     url = context.dashboard_url or ""
-    return Cluster(
-        slots=slots,
-        cpus=resources.cpus,
-        gpus=gpus,
-        device=f"{n_gpus:g} GPUs, {n_cpus} CPU cores" if n_gpus else f"{n_cpus} CPU cores",
-        dashboard=f"http://{url}" if url else "",
-        is_ours=address is None,
-    )
+    return replace(cluster, dashboard=f"http://{url}" if url else "", is_ours=address is None)
 
 
 def stop_ray() -> None:

@@ -13,13 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from search.errors import DONE, ConfigError
-from search.execution.cluster import Cluster
+from search.execution.cluster import Cluster, share_out
 from search.execution.device import Share, find_share
-from search.execution.search import Prepared, Request, prepare
-from search.space.config import ResourcesConfig
+from search.execution.search import Prepared, Request, plan_memory, prepare
 from search.study.data import absent_classes, describe, trial_data
 from search.study.outlook import Outlook, foresee, measure_forbidden
-from search.study.planning import Largest, Planner, find_largest
+from search.study.planning import Largest, Planner
 from search.study.probe import Probe, choose_probes, probe_all
 from search.study.records import RESULTS, StudyFolder, find_study, read_lines
 from search.study.rows import FAILED, RUNNING, collect_rows
@@ -37,7 +36,7 @@ from search.views.plan import (
     time_lines,
 )
 from search.views.terminal import say
-from search.views.words import configuration, duration, memory_plan
+from search.views.words import configuration, duration
 
 _PROBE_S = 10.0
 # Ray keeps three tenths of the memory that is available for its object store.
@@ -75,7 +74,8 @@ def plan(request: Request, console: Console) -> int:
     """
     with _doing(console, "reading and checking"):
         found = _prepare(request)
-    config, machine = found.config, _describe_machine(found.config.resources)
+    config = found.config
+    machine = share_out(config.resources, n_cpus=os.cpu_count() or 1, n_gpus=torch.cuda.device_count())
     for text in (describe(found.dataset), *absent_classes(found.dataset)):
         say(console, text)
     say(console, f"study {found.folder.path} {_standing(found.folder)}; planned from its beginning\n")
@@ -92,8 +92,7 @@ def plan(request: Request, console: Console) -> int:
     with _doing(console, "encoding the wafers"):
         arrays = trial_data(found.dataset, config.data)
     where = f"; the cluster at {request.address} was not asked" if request.address else ""
-    each = f"{machine.cpus} CPU and {machine.gpus:g} GPU each"
-    say(console, f"machine: {machine.slots} trials side by side on {machine.device}, {each}{where}")
+    say(console, f"machine: {machine.describe()}{where}")
     busy, n_cpus = os.getloadavg()[0], os.cpu_count() or 1
     if busy > n_cpus / 2:
         say(
@@ -102,15 +101,8 @@ def plan(request: Request, console: Console) -> int:
         )
     probes = _probe(found, arrays, machine, console)
     _say_all(console, time_lines(config, outlook, probes, slots=machine.slots, gpus=machine.gpus))
-    share = _find_share(machine)
-    planner = Planner(
-        data=config.data,
-        n_train=len(arrays.train),
-        n_val=len(arrays.val or ()),
-        n_classes=arrays.n_classes,
-        auto=share.auto,
-    )
-    largest = _say_memory(found, planner, share, console)
+    with _doing(console, "planning memory"):
+        planner, largest = plan_memory(config, arrays, _find_share(machine), console)
     good = [probed for probed in probes if isinstance(probed, Probe)]
     if good:
         _say_all(console, _disk(found, outlook, good, planner, largest, slots=machine.slots))
@@ -142,26 +134,6 @@ def _standing(folder: StudyFolder) -> str:
 
 def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
-def _describe_machine(resources: ResourcesConfig) -> Cluster:
-    """Say what `start_ray` would find here, without starting Ray.
-
-    Raises:
-        ConfigError: If this machine is too small for one trial.
-    """
-    n_cpus, n_gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    gpus = (1.0 if n_gpus else 0.0) if resources.gpus == "auto" else resources.gpus
-    slots = n_cpus // resources.cpus
-    if gpus:
-        slots = min(slots, int(n_gpus // gpus))
-    if slots < 1:
-        raise ConfigError(
-            f"resources: a trial asks for {resources.cpus} CPUs and {gpus:g} GPUs; "
-            f"there are {n_cpus} CPUs and {n_gpus} GPUs; ask for less"
-        )
-    device = f"{n_gpus} GPUs, {n_cpus} CPU cores" if n_gpus else f"{n_cpus} CPU cores"
-    return Cluster(slots=slots, cpus=resources.cpus, gpus=gpus, device=device, dashboard="")
 
 
 def _find_share(machine: Cluster) -> Share:
@@ -209,17 +181,6 @@ def _probe(found: Prepared, data: TrialData, machine: Cluster, console: Console)
     finally:
         torch.set_num_threads(n_threads)
     return probes
-
-
-def _say_memory(found: Prepared, planner: Planner, share: Share, console: Console) -> Largest | None:
-    try:
-        with _doing(console, "planning memory"):
-            largest = find_largest(found.config, planner)
-    except Exception as error:  # noqa: BLE001 - as in a search
-        say(console, f"memory: cannot be planned ({type(error).__name__}: {error})")
-        return None
-    say(console, memory_plan(largest, usable=share.usable))
-    return largest
 
 
 def _disk(

@@ -1,7 +1,10 @@
 """A search from its space file to best.yaml and the report page."""
 
 import shlex
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -10,23 +13,28 @@ from threadpoolctl import threadpool_limits
 from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.cluster import Cluster, start_ray, stop_ray
-from search.execution.device import find_share
+from search.execution.device import Share, find_share
+from search.execution.gauges import Gauges
 from search.execution.interrupts import Interrupts
+from search.execution.observers import Observer, Observers
 from search.execution.tuner import run_trials
 from search.space.config import StudyConfig
 from search.space.config_file import find_space, is_study_name, load_study_config
+from search.space.floors import find_shortfalls
 from search.space.space import Branch
 from search.study.best import write_best
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
 from search.study.marks import marks_of
-from search.study.planning import Planner, find_largest
+from search.study.planning import Largest, Planner, find_largest
 from search.study.provenance import check_same_study, describe_data, record_attempt
 from search.study.records import StudyFolder, remove_if_unstarted
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
 from search.study.study import Study
 from search.study.warm_start import write_warm_start
+from search.study.winner import write_winner
 from search.trial.data import TrialData
-from search.views.page import write_report
+from search.views.report import write_report
+from search.views.tensorboard import TensorBoardLog
 from search.views.terminal import SearchView, say
 from search.views.words import configuration, duration, memory_of, memory_plan, score_table
 
@@ -43,6 +51,7 @@ class Request:
         warm_start: Earlier studies to learn from.
         address: Of a Ray cluster; None starts one here.
         dashboard: Whether a Ray started here serves its dashboard.
+        tensorboard: Whether the study's folder gets event files for TensorBoard.
     """
 
     space: str
@@ -52,6 +61,7 @@ class Request:
     warm_start: tuple[str, ...]
     address: str | None
     dashboard: bool
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +123,7 @@ def search(request: Request, console: Console) -> int:
     with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
         _say_how_far(study, console)
         if study.is_over:
-            return _finish(study, data, console, is_over=True)
+            return _finish(study, dataset, console, is_over=True)
         arrays = trial_data(dataset, config.data)
         say(console, "starting Ray ...")
         try:
@@ -126,12 +136,22 @@ def search(request: Request, console: Console) -> int:
             _learn_from_earlier(study, request, data, console)
             record_attempt(folder, config, data, space_text=found.space_file.read_text("utf-8"), device=cluster.device)
             _say_where(cluster, console)
-            _plan_memory(study, arrays, cluster, console)
-            with SearchView(study, console, marks=marks_of(data)) as view:
-                is_over = run_trials(study, arrays, cluster, on_event=view.on_event, interrupts=interrupts)
+            share = find_share(gpus=cluster.gpus, slots=cluster.slots)
+            planner, largest = plan_memory(config, arrays, share, console)
+            study.plan = planner.total if largest else None
+            with _observe(study, request, console, marks=marks_of(data)) as observers:
+                is_over = run_trials(study, arrays, cluster, on_event=observers.on_event, interrupts=interrupts)
         finally:
             stop_ray()
-        return _finish(study, data, console, is_over=is_over)
+        return _finish(study, dataset, console, is_over=is_over)
+
+
+def _observe(study: Study, request: Request, console: Console, *, marks: Sequence[str]) -> Observers:
+    view = SearchView(study, console, marks=marks)
+    observers: list[Observer] = [view, Gauges(study, view.snapshot)]
+    if request.tensorboard:
+        observers.append(TensorBoardLog(study))
+    return Observers(observers, on_broken=lambda text: sys.stderr.write(f"{text}\n"))  # the view shows that, too
 
 
 def _check_gpu_hours(config: StudyConfig, cluster: Cluster) -> float:
@@ -171,10 +191,7 @@ def _say_how_far(study: Study, console: Console) -> None:
 
 
 def _say_where(cluster: Cluster, console: Console) -> None:
-    say(
-        console,
-        f"{cluster.slots} trials side by side on {cluster.device}, {cluster.cpus} CPU and {cluster.gpus:g} GPU each",
-    )
+    say(console, cluster.describe())
     if cluster.dashboard:
         say(
             console,
@@ -183,27 +200,39 @@ def _say_where(cluster: Cluster, console: Console) -> None:
         )
 
 
-def _plan_memory(study: Study, data: TrialData, cluster: Cluster, console: Console) -> None:
-    share = find_share(gpus=cluster.gpus, slots=cluster.slots)
+def plan_memory(config: StudyConfig, data: TrialData, share: Share, console: Console) -> tuple[Planner, Largest | None]:
+    """Plan the memory of a study's trials, and say how much the largest will hold.
+
+    Args:
+        config: Of the study.
+        data: What is trained on.
+        share: What one trial gets.
+        console: Where to say it.
+
+    Returns:
+        The planner; the largest configuration that was found, None if planning fails.
+    """
     planner = Planner(
-        data=study.config.data,
+        data=config.data,
         n_train=len(data.train),
         n_val=len(data.val or ()),
         n_classes=data.n_classes,
         auto=share.auto,
     )
     try:
-        largest = find_largest(study.config, planner)
+        largest = find_largest(config, planner)
     except Exception as error:  # noqa: BLE001 - a plan is good to have; no search may fail for the want of one
         say(console, f"memory: cannot be planned ({type(error).__name__}: {error})")
-        return
-    study.plan = planner.total
+        return planner, None
     say(console, memory_plan(largest, usable=share.usable))
+    return planner, largest
 
 
-def _finish(study: Study, data: dict[str, object], console: Console, *, is_over: bool) -> int:
+def _finish(study: Study, dataset: Dataset, console: Console, *, is_over: bool) -> int:
+    data = describe_data(dataset)
     best = write_best(study, data)
-    write_report(study.folder)
+    unshown = write_winner(study, dataset, patience_s=60 if is_over else 10)
+    write_report(study.folder, say=partial(say, console))
     say(
         console,
         f"\n{'done' if is_over else 'interrupted'} after {duration(study.elapsed)}: {len(study.records)} trials, "
@@ -219,7 +248,7 @@ def _finish(study: Study, data: dict[str, object], console: Console, *, is_over:
         title = f"trial {best.number} on validation ({', '.join([*marks_of(data), '%', 'one seed'])})"
         console.print(score_table(best.scores, study.classes, title=title))
         say(console, f"best configuration  {study.folder.best}")
-        say(console, f"report              {study.folder.report}")
+        say(console, f"report              {study.folder.report}{f' ({unshown})' if unshown else ''}")
         say(console, f"next                python -m search.retrain {shlex.quote(target)}")
     if not is_over:
         say(console, "the same command goes on from here")
@@ -234,11 +263,8 @@ def _why_no_best(study: Study) -> str:
     leader = study.leader
     if leader is None or leader.scores is None:
         return "no trial ran to its end, so there is no best.yaml; give it more time: --time"
-    missed = [
-        f"{floor.text} by {shortfall:.3f}"
-        for floor in study.config.floors
-        if (shortfall := floor.shortfall(leader.scores, study.classes)) > 0
-    ]
+    shortfalls = find_shortfalls(study.config.floors, leader.scores, study.classes)
+    missed = [f"{floor} by {shortfall:.3f}" for floor, shortfall in shortfalls.items() if shortfall > 0]
     return (
         f"no trial that ran to its end meets the constraints, so there is no best.yaml; nearest is trial "
         f"{leader.number}, which misses {', '.join(missed)}; try more trials, or lower the floors in a new study"

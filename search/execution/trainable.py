@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from ray import tune
 from torch import nn
@@ -37,7 +38,8 @@ class WaferTrial(tune.Trainable):
     """Trains what its config says, one nominal epoch per step.
 
     The config holds `number`, `params` (flat, as JSON), `epochs_done`, `checkpoint` (a path), `batch_size` and
-    `expected_memory` (bytes; 0 if unknown) for messages, `cpus` and `gpus`.
+    `expected_memory` (bytes; 0 if unknown) for messages; and of the slot `slot` (its number), `cpus`, `gpus` and
+    `arrays` (a reference to what `share_arrays` returns).
     """
 
     @classmethod
@@ -45,14 +47,10 @@ class WaferTrial(tune.Trainable):
         """Ask for what one trial gets; `tune.with_resources` would hide this class's name from the dashboard."""
         return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
 
-    def setup(self, config: dict[str, Any], arrays: Mapping[str, Any] | None = None) -> None:
-        """Put the data on the device, once per actor.
-
-        Args:
-            config: See the class.
-            arrays: From `share_arrays`: read-only, one copy per machine.
-        """
-        assert arrays is not None
+    def setup(self, config: dict[str, Any]) -> None:
+        """Put the data on the device, once per actor."""
+        arrays = ray.get(config["arrays"])  # read-only, one copy per machine
+        self._slot = config["slot"]
         torch.set_num_threads(config["cpus"])
         keep_freed_memory()
         self._device = torch.device("cuda" if torch.cuda.is_available() and config["gpus"] else "cpu")
@@ -68,6 +66,11 @@ class WaferTrial(tune.Trainable):
         self._broken: str | None = None
         self.reset_config(config)
 
+    def __repr__(self) -> str:
+        """Name the slot; Ray asks once, so this cannot be the trial."""
+        gpus = ", ".join(f"GPU {gpu}" for gpu in ray.get_gpu_ids())
+        return f"slot {self._slot}{f' ({gpus})' if gpus else ''}"
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on the next trial. Never raises nor refuses: Tune would then lose the trial without telling anyone."""
         self._config = new_config
@@ -81,7 +84,7 @@ class WaferTrial(tune.Trainable):
         outcome = REJECTED
         try:
             report = self._next_report()
-            return {"outcome": OK, "row": json.dumps(report_to_row(report, self._classes))}
+            return {"outcome": OK, "slot": self._slot, "place": repr(self), "row": json.dumps(report_to_row(report, self._classes))}
         except TrialFailed as failure:
             reason = str(failure)
         except ConfigError as error:  # its checkpoint cannot be written: that is not the configuration's fault

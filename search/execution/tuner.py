@@ -1,10 +1,10 @@
 """Running a study's trials on Ray Tune until there is nothing left to run."""
 
-import gc
 import logging
 import tempfile
 from collections.abc import Callable
 
+import ray
 from ray import tune
 
 from search.errors import StudyAborted
@@ -38,9 +38,8 @@ def run_trials(
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong, the study says or raises
     interrupts.listen()
-    gc.freeze()  # or looking for garbage among all modules keeps the slots waiting 0.2 s now and then
     arrays = share_arrays(data, classes=study.classes, image_size=study.config.data.image_size)
-    resources = {"cpus": cluster.cpus, "gpus": cluster.gpus}
+    resources = {"cpus": cluster.cpus, "gpus": cluster.gpus, "arrays": ray.put(arrays)}
 
     def on_lost(who: str) -> None:
         reason = f"Ray has lost {who}: killed, or out of memory? The same command goes on from here"
@@ -49,7 +48,7 @@ def run_trials(
 
     with tempfile.TemporaryDirectory(prefix="wafer-search-") as scratch:
         tuner = tune.Tuner(
-            tune.with_parameters(WaferTrial, arrays=arrays),
+            WaferTrial,  # not in with_parameters, which would hide its name from the dashboard
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(study, resources=resources, interrupts=interrupts),
                 scheduler=StudyScheduler(study, on_event=on_event, interrupts=interrupts),

@@ -1,7 +1,6 @@
 """One file that holds a trained model and everything it takes to use it; it loads without running any code."""
 
 import io
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from data_pipeline.encode import Picture
 from models import ModelError, build_model
 from search.errors import ConfigError
+from search.space.space import Config
 from search.study.records import write_atomically
 from search.trial.params import Precision, from_flat
 from search.trial.prediction import Predictor
@@ -37,7 +37,7 @@ class TrainedModel:
     """
 
     model: Predictor
-    config: Mapping[str, Scalar]
+    config: Config
     classes: tuple[str, ...]
     picture: Picture
     on: str

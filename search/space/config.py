@@ -1,7 +1,6 @@
 """StudyConfig: everything that makes a study what it is, with all defaults."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +10,8 @@ from data_pipeline.encode import Aspect, Encoding
 from search.space.expressions import Expression
 from search.space.floors import Floor
 from search.space.objective import Objective
-from search.space.space import Space, to_tree
+from search.space.space import Config, Space, to_tree
 from search.trial.params import find_contradiction
-from search.trial.vocabulary import Scalar
 
 
 class Section(BaseModel):
@@ -63,6 +61,9 @@ class AshaConfig(Section):
     factor: int = Field(3, ge=2, le=10, description="One of how many goes on, and the distance between rungs.")
     peers: int = Field(
         3, ge=1, le=10_000, description="Others that must have reached a rung before one is stopped there."
+    )
+    progressive: bool = Field(
+        False, description="PASHA: past the second rung only its best goes on, until trials overtake each other there."
     )
 
     @field_validator("first_rung", mode="before")
@@ -162,13 +163,13 @@ class StudyConfig:
     data: DataConfig
     space: Space
     objective: Objective
-    first: tuple[Mapping[str, Scalar], ...]
+    first: tuple[Config, ...]
     forbid: tuple[Rule, ...]
     floors: tuple[Floor, ...]
     search: SearchConfig
     resources: ResourcesConfig
 
-    def forbids(self, config: Mapping[str, Scalar]) -> str | None:
+    def forbids(self, config: Config) -> str | None:
         """Say why a flat configuration is never tried, or return None."""
         broken = (rule.why for rule in self.forbid if rule.condition.holds(config))
         return find_contradiction(config) or next(broken, None)

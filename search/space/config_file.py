@@ -34,6 +34,7 @@ _TYPES = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "a word",
+    "bool_type": "true or false",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
@@ -258,6 +259,12 @@ def _check_together(config: StudyConfig, problems: Problems) -> None:
             ("search", "stop", "asha", "first_rung"),
             f"must be below the longest schedule ({longest} epochs); got {asha.first_rung} epochs; "
             "every trial would run to its end",
+        )
+    elif asha and asha.progressive and asha.first_rung * asha.factor >= longest:
+        problems.add(
+            ("search", "stop", "asha", "progressive"),
+            f"must have a second rung below the longest schedule ({longest} epochs); got one at "
+            f"{asha.first_rung * asha.factor} epochs; lower first_rung or factor, or leave it out",
         )
     pairs = itertools.product(*(config.space.values_of(key) or ("",) for key in ("loss", "sampling")))
     contradictions = [find_contradiction({"loss": loss, "sampling": sampling}) for loss, sampling in pairs]

@@ -2,11 +2,12 @@
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.space.space import Space
+from search.space.config import StudyConfig
+from search.space.space import Config, Space
 from search.trial.vocabulary import Scalar
 
 COUNTABLE = 20_000  # a space of so many configurations is gone through
@@ -23,7 +24,7 @@ class Dice:
     """
 
     random: random.Random
-    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    fixed: Config = field(default_factory=dict)
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         """Return one of the choices."""
@@ -51,6 +52,12 @@ class Dice:
 
     def _log_uniform(self, low: float, high: float) -> float:
         return min(high, max(low, math.exp(self.random.uniform(math.log(low), math.log(high)))))
+
+
+def first_allowed(config: StudyConfig, draws: Iterable[Dice]) -> dict[str, Scalar] | None:
+    """Return the first of some draws from a study's space that is not forbidden; None if all are."""
+    drawn = (config.space.sample(draw) for draw in draws)
+    return next((flat for flat in drawn if config.forbids(flat) is None), None)
 
 
 def look_over(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.space.space import Branch, Choice, Constant, Node, Range, Space
+from search.space.space import Config, Constant, Node, Range, Space, values_of
 from search.trial.params import FIELDS, TrialParams
 from search.trial.vocabulary import CHOICES, Scalar, nearest, options_of
 
@@ -110,7 +110,7 @@ class Expression:
         """The parameters it mentions, as it names them."""
         return frozenset(part.name for part in _walk(self._condition) if isinstance(part, _Parameter))
 
-    def holds(self, config: Mapping[str, Scalar]) -> bool:
+    def holds(self, config: Config) -> bool:
         """Whether it is true of a flat configuration, completed with the defaults.
 
         A comparison is false, and its `not` hence true, if it mentions a parameter of a branch that was not chosen,
@@ -265,7 +265,7 @@ def _complete(nodes: Mapping[str, Node]) -> dict[str, Node]:
     names: dict[str, list[str]] = {}
     for choice, things in CHOICES.items():
         node = full.setdefault(choice, Constant(TrialParams.model_fields[choice].default.name))
-        names[choice] = [name for name in _listed(node) if isinstance(name, str) and name in things]
+        names[choice] = [name for name in values_of(node) if isinstance(name, str) and name in things]
         for name in names[choice]:
             for leaf, value in options_of(choice, name).items():
                 full.setdefault(f"{choice}.{name}.{leaf}", Constant(value))
@@ -365,28 +365,17 @@ def _kind(value: object) -> str:
 
 
 def _kinds(node: Node) -> set[str]:
-    return {"a number"} if isinstance(node, Range) else {_kind(value) for value in _listed(node)}
+    return {"a number"} if isinstance(node, Range) else {_kind(value) for value in values_of(node)}
 
 
 def _can_be(node: Node, value: Scalar) -> bool:
     if isinstance(node, Range):
         is_whole = isinstance(value, float) and value.is_integer()
         return node.contains(int(value) if is_whole and node.is_whole else value)
-    return any(value == known and _kind(value) == _kind(known) for known in _listed(node))
+    return any(value == known and _kind(value) == _kind(known) for known in values_of(node))
 
 
 def _describe(node: Node) -> list[str]:
     if isinstance(node, Range):
         return [f"{node.low} to {node.high}" + (f" in steps of {node.step}" if node.step else "")]
-    return [str(value) for value in _listed(node)]
-
-
-def _listed(node: Node) -> tuple[Scalar, ...]:
-    match node:
-        case Constant(value):
-            return (value,)
-        case Choice(values):
-            return values
-        case Branch(options):
-            return tuple(options)
-    return ()
+    return [str(value) for value in values_of(node)]

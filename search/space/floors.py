@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from search.space.objective import METRICS
@@ -77,6 +77,11 @@ def parse_floor(text: str) -> Floor:
     if not 0 < least <= 1:
         raise ValueError(f"a floor must be in (0, 1]; got {match['least']}")
     return Floor(metric=metric, class_name=name or None, least=least)
+
+
+def find_shortfalls(floors: Iterable[Floor], scores: Scores | None, classes: Sequence[str]) -> dict[str, float]:
+    """Return what is missing of each floor, by its text; nothing of a trial that has no scores yet."""
+    return {floor.text: floor.shortfall(scores, classes) for floor in floors} if scores else {}
 
 
 def check_floor(floor: Floor, *, classes: Sequence[str], support: Sequence[int]) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search.space.problems import Problems
-from search.space.space import Branch, Choice, Constant, Node, Range, Space
+from search.space.space import Branch, Choice, Constant, Node, Range, Space, values_of
 from search.space.strict_yaml import KeyPath
 from search.trial.params import FIELDS, TrialParams, check_key, check_value, try_options
 from search.trial.vocabulary import CHOICES, Scalar, nearest, options_of
@@ -170,36 +170,17 @@ def _check_unique_fields(nodes: Mapping[str, Node], problems: Problems) -> None:
 
 def _try_all_options(choice: str, node: Node | None, problems: Problems, *, image_size: int) -> None:
     """Try the constants of each branch together, with each end of every other parameter in turn."""
-    match node:
-        case Branch(options):
-            branches = dict(options)
-        case Constant(name):
-            branches = {str(name): {}}
-        case Choice(names):
-            branches = {str(name): {} for name in names}
-        case _:
-            return
+    branches = node.options if isinstance(node, Branch) else {str(name): {} for name in values_of(node)}
     for name, inner in branches.items():
         path: KeyPath = ("space", choice) if not isinstance(node, Branch) else ("space", choice, "choose", name)
-        own = {leaf: inner[leaf] for leaf in inner if leaf in options_of(choice, name)}
-        fixed: dict[str, Scalar] = {leaf: values[0] for leaf, part in own.items() if len(values := _ends(part)) == 1}
+        own = {leaf: values_of(inner[leaf]) for leaf in inner if leaf in options_of(choice, name)}
+        fixed = {leaf: values[0] for leaf, values in own.items() if len(values) == 1}
         problem = try_options(choice, name, fixed, image_size=image_size)
         if problem:
             problems.add(path, problem)
             continue
         for leaf in (leaf for leaf in own if leaf not in fixed):
-            for value in _ends(own[leaf]):
+            for value in own[leaf]:
                 problem = try_options(choice, name, fixed | {leaf: value}, image_size=image_size)
                 if problem:
                     problems.add((*path, leaf), problem.removeprefix(f"{leaf} "))
-
-
-def _ends(node: Node) -> tuple[Scalar, ...]:
-    match node:
-        case Constant(value):
-            return (value,)
-        case Choice(values):
-            return values
-        case Range(low, high):
-            return (low, high)
-    return ()

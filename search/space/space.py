@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from search.trial.params import TrialParams
 from search.trial.vocabulary import Scalar
 
+# A flat configuration, or a part of one: values by full name.
+Config = Mapping[str, Scalar]
+
 
 @dataclass(frozen=True, slots=True)
 class Constant:
@@ -131,23 +134,28 @@ class Space:
     def contains(self, name: str, value: object) -> bool:
         """Whether the parameter or constant `name` can take this value."""
         node = dict(self.walk()).get(name)
-        match node:
-            case Constant(constant):
-                return value == constant
-            case Choice(values):
-                return value in values
-            case Branch(options):
-                return isinstance(value, str) and value in options
-            case Range():
-                return node.contains(value)
-        return False
+        return node.contains(value) if isinstance(node, Range) else value in values_of(node)
 
     def values_of(self, name: str) -> tuple[Scalar, ...]:
         """Return the values of a choice, branch or constant, or the two ends of a range; nothing if it is absent."""
-        return _values(dict(self.walk()).get(name))
+        return values_of(dict(self.walk()).get(name))
 
 
-def epochs_of(config: Mapping[str, Scalar]) -> int:
+def values_of(node: Node | None) -> tuple[Scalar, ...]:
+    """Return the values of a constant, choice or branch, or the two ends of a range; nothing without a node."""
+    match node:
+        case Constant(value):
+            return (value,)
+        case Choice(values):
+            return values
+        case Range(low, high):
+            return (low, high)
+        case Branch(options):
+            return tuple(options)
+    return ()
+
+
+def epochs_of(config: Config) -> int:
     """Return the length of a flat configuration, wherever in it `epochs` is set."""
     lengths = [value for name, value in config.items() if name.rpartition(".")[2] == "epochs"]
     return int(lengths[0] if lengths else TrialParams.model_fields["epochs"].default)
@@ -198,7 +206,7 @@ def _size(nodes: Mapping[str, Node]) -> int | None:
 
 
 def _count(node: Node) -> int | None:
-    return node.n_values if isinstance(node, Range) else len(_values(node))
+    return node.n_values if isinstance(node, Range) else len(values_of(node))
 
 
 def _configurations(nodes: Mapping[str, Node], *, prefix: str) -> Iterator[dict[str, Scalar]]:
@@ -214,25 +222,12 @@ def _settings(name: str, node: Node) -> Iterator[dict[str, Scalar]]:
             for part in _configurations(inner, prefix=f"{name}.{option}."):
                 yield {name: option, **part}
     else:
-        for value in node.values() if isinstance(node, Range) else _values(node):
+        for value in node.values() if isinstance(node, Range) else values_of(node):
             yield {name: value}
 
 
-def _values(node: Node | None) -> tuple[Scalar, ...]:
-    match node:
-        case Constant(value):
-            return (value,)
-        case Choice(values):
-            return values
-        case Range(low, high):
-            return (low, high)
-        case Branch(options):
-            return tuple(options)
-    return ()
-
-
 def _is_single(node: Node) -> bool:
-    return not isinstance(node, Range) and len(_values(node)) == 1
+    return not isinstance(node, Range) and len(values_of(node)) == 1
 
 
 def _to_yaml(node: Node) -> object:

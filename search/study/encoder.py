@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.space.space import Branch, Choice, Constant, Node, Range, Space, epochs_of
+from search.space.space import Branch, Choice, Config, Constant, Node, Range, Space, epochs_of
 from search.trial.vocabulary import Scalar
 
 Array = NDArray[np.float64]
@@ -76,7 +76,7 @@ class Encoder:
         self._places = {dimension.name: k for k, dimension in enumerate(self._dimensions)}
         self.is_word = np.array([dimension.is_word for dimension in self._dimensions], bool)
 
-    def encode(self, config: Mapping[str, Scalar]) -> Array:
+    def encode(self, config: Config) -> Array:
         """Return the vector of a flat configuration, shape (d,)."""
         vector = np.where(self.is_word, _ABSENT_WORD, _ABSENT_NUMBER)
         for k, dimension in enumerate(self._dimensions):

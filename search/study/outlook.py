@@ -12,8 +12,8 @@ import numpy as np
 
 from search.errors import ConfigError
 from search.space.config import StudyConfig
-from search.space.dice import COUNTABLE, DRAWS, Dice, look_over
-from search.space.space import epochs_of
+from search.space.dice import COUNTABLE, DRAWS, Dice, first_allowed, look_over
+from search.space.space import Config, epochs_of
 from search.study.asha import Asha
 from search.trial.params import find_contradiction
 from search.trial.vocabulary import Scalar
@@ -77,7 +77,7 @@ def measure_forbidden(
     return Forbidden(n=n, n_forbidden=n_forbidden, is_exact=is_exact, by_rule=dict(by_rule.most_common()))
 
 
-def _broken_rules(config: StudyConfig, flat: Mapping[str, Scalar]) -> Iterator[str]:
+def _broken_rules(config: StudyConfig, flat: Config) -> Iterator[str]:
     contradiction = find_contradiction(flat)
     if contradiction:
         yield contradiction
@@ -196,7 +196,7 @@ def foresee(
 
 
 def draw_allowed(
-    config: StudyConfig, dice: random.Random, point: Mapping[str, Scalar] | None = None, *, tries: int = 2000
+    config: StudyConfig, dice: random.Random, point: Config | None = None, *, tries: int = 2000
 ) -> dict[str, Scalar]:
     """Draw a flat configuration that may be tried, every parameter evenly over its range.
 
@@ -209,15 +209,14 @@ def draw_allowed(
     Raises:
         ConfigError: If all draws are forbidden.
     """
-    for _ in range(tries):
-        flat = config.space.sample(Dice(dice, point or {}))
-        if not config.forbids(flat):
-            return flat
+    flat = first_allowed(config, itertools.repeat(Dice(dice, point or {}), tries))
+    if flat is not None:
+        return flat
     where = f"with {dict(point)}" if point else "in the space"
     raise ConfigError(f"forbid: {tries:,} of {tries:,} configurations drawn {where} are forbidden; relax the rules")
 
 
-def _draw_length(config: StudyConfig, dice: random.Random, point: Mapping[str, Scalar] | None = None) -> int:
+def _draw_length(config: StudyConfig, dice: random.Random, point: Config | None = None) -> int:
     return epochs_of(draw_allowed(config, dice, point))
 
 

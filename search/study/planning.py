@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from search.errors import ConfigError
 from search.space.config import DataConfig, StudyConfig
-from search.space.dice import Dice
+from search.space.dice import Dice, first_allowed
 from search.trial.memory_plan import MemoryEstimate, estimate_memory
 from search.trial.params import TrialParams, from_flat
 from search.trial.vocabulary import Scalar
@@ -100,7 +100,7 @@ def find_largest(
     """
     start, dice = clock(), random.Random(0)
     largest: Largest | None = None
-    for n, flat in enumerate(itertools.islice(_draw_configs(config, dice), n_samples), start=1):
+    for n, flat in enumerate(itertools.islice(filter(None, _draw_configs(config, dice)), n_samples), start=1):
         params = from_flat(flat, where="a sample", image_size=config.data.image_size)
         estimate = planner.estimate(params)
         if largest is not None and estimate.total <= largest.estimate.total:
@@ -113,21 +113,19 @@ def find_largest(
     return largest
 
 
-def _draw_configs(config: StudyConfig, dice: random.Random) -> Iterator[dict[str, Scalar]]:
-    """Draw flat configurations that a study would run: the largest, the `first` points, then random ones."""
+def _draw_configs(config: StudyConfig, dice: random.Random) -> Iterator[dict[str, Scalar] | None]:
+    """Draw flat configurations that a study would run: the largest, the `first` points, then random ones.
+
+    Yields:
+        None in place of one that was not found.
+    """
     corners: list[dict[str, Scalar]] = [{"model": name} for name in config.space.values_of("model")] or [{}]
     for corner in corners:
-        yield from _first_allowed(config, [_LargestDraw(dice, corner, 1 - i / _TRIES) for i in range(_TRIES)])
+        yield first_allowed(config, (_LargestDraw(dice, corner, 1 - i / _TRIES) for i in range(_TRIES)))
     for point in config.first:
-        yield from _first_allowed(config, [Dice(dice, point)] * _TRIES)
-    while found := _first_allowed(config, [Dice(dice)] * _TRIES):
-        yield from found
-
-
-def _first_allowed(config: StudyConfig, draws: Sequence[Dice]) -> list[dict[str, Scalar]]:
-    """Return the first of some draws that is not forbidden, if any."""
-    drawn = (config.space.sample(draw) for draw in draws)
-    return list(itertools.islice((flat for flat in drawn if config.forbids(flat) is None), 1))
+        yield first_allowed(config, itertools.repeat(Dice(dice, point), _TRIES))
+    while flat := first_allowed(config, itertools.repeat(Dice(dice), _TRIES)):
+        yield flat
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import contextlib
 import io
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from data_pipeline.batches import EVALUATION_BATCH
 from search.errors import ConfigError
 from search.space.config import StudyConfig
+from search.space.space import Config
 from search.study.outlook import draw_allowed
 from search.study.records import to_line
 from search.study.rows import TrialRecord, to_row
@@ -71,7 +72,7 @@ def choose_probes(config: StudyConfig, *, n: int = 4, seed: int = 0) -> list[dic
 
 
 def probe(
-    flat: Mapping[str, Scalar],
+    flat: Config,
     data: TrialData,
     *,
     classes: tuple[str, ...],
@@ -128,7 +129,7 @@ def probe(
 
 
 def probe_all(
-    chosen: Sequence[Mapping[str, Scalar]],
+    chosen: Sequence[Config],
     data: TrialData,
     *,
     classes: tuple[str, ...],

@@ -9,9 +9,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial
 
 from search.space.dice import COUNTABLE, Dice
-from search.space.space import Space
+from search.space.space import Config, Space
 from search.study.rows import TrialRecord
-from search.study.samplers import Config, OptunaSampler, Sampler, TakingTurns
+from search.study.samplers import OptunaSampler, Sampler, TakingTurns
 from search.study.surrogate import Surrogate
 from search.trial.vocabulary import Scalar
 
@@ -124,7 +124,7 @@ class Proposer:
         return config
 
 
-def _identity(config: Mapping[str, Scalar]) -> frozenset[tuple[str, Scalar]]:
+def _identity(config: Config) -> frozenset[tuple[str, Scalar]]:
     """What makes two configurations one: of a range in steps, 0.3 is 0.1 + 2 * 0.1 but for rounding."""
     return frozenset(
         (name, float(f"{value:.12g}") if isinstance(value, float) else value) for name, value in config.items()

@@ -68,9 +68,19 @@ class StudyFolder:
         return self.path / "final"
 
     @property
+    def winner(self) -> Path:
+        """What the best trial's network makes of the validation wafers."""
+        return self.path / "winner.npz"
+
+    @property
     def report(self) -> Path:
         """The page."""
         return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the page's pictures, for slides."""
+        return self.path / "figures"
 
     def checkpoint(self, trial: int) -> Path:
         """Where a running trial keeps its last state."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from search.space.space import Config
 from search.trial.evaluation import Judgement
 from search.trial.metrics import Scores, score_confusion
 from search.trial.training import EpochReport
-from search.trial.vocabulary import Scalar
 
 # First, whether the floors are met or by how much they are missed, then the objective; the higher, the better.
 Standing = tuple[float, float]
@@ -27,6 +27,8 @@ class TrialRecord:
         epochs: Epochs that it would train in all.
         status: "running" (also while paused), "complete", "stopped", "infeasible" or "failed".
         reason: Why it was stopped or did not work.
+        slot: Number of the slot that trains or has trained it, from 1; 0 before.
+        place: The slot, its GPUs, machine and process in words.
         expected_memory: What it was planned to hold on its device, in bytes; 0 if nobody planned.
         reports: One per nominal epoch so far.
         values: Objective of each report.
@@ -35,10 +37,12 @@ class TrialRecord:
     """
 
     number: int
-    config: Mapping[str, Scalar]
+    config: Config
     epochs: int
     status: str = RUNNING
     reason: str = ""
+    slot: int = 0
+    place: str = ""
     expected_memory: int = 0
     reports: list[EpochReport] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -77,7 +81,7 @@ def to_row(record: TrialRecord, *, classes: tuple[str, ...], elapsed: float) -> 
     """
     row: dict[str, Any] = {"trial": record.number, "epoch": len(record.reports), "status": record.status}
     row |= {"reason": record.reason, "elapsed": round(elapsed, 3), "epochs": record.epochs}
-    row |= {"expected_memory": record.expected_memory}
+    row |= {"expected_memory": record.expected_memory, "place": record.place}
     if record.status in (INFEASIBLE, FAILED) or not record.reports:
         return row | {"config": dict(record.config)}
     report = record.reports[-1]
@@ -132,7 +136,7 @@ def collect_rows(rows: list[dict[str, Any]]) -> dict[int, TrialRecord]:
     for row in rows:
         number = row["trial"]
         record = records.setdefault(number, TrialRecord(number=number, config=row["config"], epochs=row["epochs"]))
-        record.expected_memory = row.get("expected_memory", 0)
+        record.expected_memory, record.place = row.get("expected_memory", 0), row.get("place", "")
         record.status, record.reason = row["status"], row["reason"]
         if "objective" in row:
             record.reports.append(report_from_row(row))

@@ -8,17 +8,14 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from search.space.space import Space
+from search.space.space import Config, Space
 from search.study.rows import COMPLETE, FAILED, TrialRecord
-from search.trial.vocabulary import Scalar
 
 # Far above any shortfall of an F1, so that a sampler leaves the region rather than its edge.
 VIOLATION = 10.0
 # Ended trials that a sampler looks back on; with more, a proposal would keep the slots waiting.
 HORIZON = 200
 _ASKS = 3  # for a proposal, if it insists on what is known or forbidden
-
-Config = Mapping[str, Scalar]
 
 
 class Sampler(Protocol):

@@ -16,9 +16,10 @@ import numpy as np
 
 from search.errors import ConfigError, StudyAborted
 from search.space.config import StudyConfig
-from search.space.space import epochs_of
-from search.study.asha import Asha
+from search.space.floors import find_shortfalls
+from search.space.space import Config, epochs_of
 from search.study.journal import Journal, recover
+from search.study.pasha import make_judge
 from search.study.proposer import Proposal, Proposer
 from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
@@ -26,7 +27,6 @@ from search.study.samplers import VIOLATION
 from search.study.warm_start import read_warm_start
 from search.trial.params import TrialParams, from_flat
 from search.trial.training import EpochReport
-from search.trial.vocabulary import Scalar
 
 JUDGED = (COMPLETE, STOPPED, INFEASIBLE)
 
@@ -52,7 +52,7 @@ class Assignment:
     """
 
     number: int
-    config: Mapping[str, Scalar]
+    config: Config
     params: TrialParams
     expected_memory: int
     epochs_done: int
@@ -98,7 +98,7 @@ class Study:
         self._clock = clock
         self._check = check
         self._opened = clock()
-        self._asha = Asha(config.search.stop.asha) if config.search.stop else None
+        self._asha = make_judge(config.search.stop.asha) if config.search.stop else None
         self._live: set[int] = set()
         self._leader: int | None = None
         self._failures_in_a_row = 0
@@ -307,9 +307,7 @@ class Study:
 
     def _shortfalls(self, record: TrialRecord) -> dict[str, float]:
         """By how much the last report misses each floor; nothing before the first."""
-        if record.scores is None:
-            return {}
-        return {floor.text: floor.shortfall(record.scores, self.classes) for floor in self.config.floors}
+        return find_shortfalls(self.config.floors, record.scores, self.classes)
 
     def _exceeds_trial_time(self, record: TrialRecord) -> str:
         """Say that a trial takes longer than it may, as soon as that shows; the first epoch also warms up."""
@@ -341,7 +339,7 @@ class Study:
     def _tell(self, record: TrialRecord) -> None:
         """Tell the journal and the sampler how a trial ended, and tidy its checkpoint away."""
         self._live.discard(record.number)
-        violations = self._violations(record)
+        violations = _violations(record, self._shortfalls(record))
         self._journal.end(record, attributes=self._attributes(record), violations=violations)
         self._proposer.end(record, violations)
         if record.status in (COMPLETE, STOPPED):
@@ -354,11 +352,6 @@ class Study:
             assert number is not None
             self.folder.checkpoint(number).unlink(missing_ok=True)
 
-    def _violations(self, record: TrialRecord) -> dict[str, float]:
-        """What the sampler learns beside the objective: the floors, of stopped trials too, and whether it works."""
-        works = {"works": VIOLATION} if record.status == INFEASIBLE else {}
-        return {**self._shortfalls(record), **works}
-
     def _attributes(self, record: TrialRecord) -> dict[str, object]:
         """What other programs may want to show of an ended trial."""
         attributes: dict[str, object] = {"status": record.status}
@@ -367,6 +360,9 @@ class Study:
         if record.scores:
             f1 = {name: round(value, 4) for name, value in zip(self.classes, record.scores.f1, strict=True)}
             attributes["val_f1"] = {name: value for name, value in f1.items() if not math.isnan(value)}
+        shortfalls = {floor: round(shortfall, 4) for floor, shortfall in self._shortfalls(record).items()}
+        if shortfalls:
+            attributes["shortfalls"] = shortfalls  # optuna-dashboard does not show Optuna's own constraints
         return attributes
 
     def _set_status(self, record: TrialRecord, status: str, reason: str = "") -> None:
@@ -386,8 +382,7 @@ class Study:
         points, trials = read_warm_start(self.folder)
         self._first.extend(points)
         for record, missing in trials:
-            works = {"works": VIOLATION} if record.status == INFEASIBLE else {}
-            self._proposer.learn(record, {**missing, **works})
+            self._proposer.learn(record, _violations(record, missing))
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
@@ -407,7 +402,7 @@ class Study:
         )
         untold = self._journal.unfinished()
         known = {key: {record.origin.get(key) for record in records} for key in ("first", "retry_of")}
-        self._first: deque[tuple[int | str, Mapping[str, Scalar]]] = deque(enumerate(self.config.first))
+        self._first: deque[tuple[int | str, Config]] = deque(enumerate(self.config.first))
         self.learn_from_earlier()
         self._first = deque((name, point) for name, point in self._first if name not in known["first"])
         self._to_resume = deque(record.number for record in records if record.status == RUNNING)
@@ -421,7 +416,7 @@ class Study:
             self._proposer.begin(record)
             self._rebuild_rungs(record)
             if record.status != RUNNING and record.number not in untold:
-                self._proposer.end(record, self._violations(record))
+                self._proposer.end(record, _violations(record, self._shortfalls(record)))
                 self._consider(record)
         for number in untold:
             if self.records[number].status != RUNNING:  # it ended just before a crash: only its last row is there
@@ -433,3 +428,9 @@ class Study:
                 self._asha.remember(record.number, epoch=epoch, length=record.epochs, standing=(-shortfall, value))
             if record.status == INFEASIBLE:
                 self._asha.remember_failure(record.number, epoch=len(record.values) + 1, length=record.epochs)
+
+
+def _violations(record: TrialRecord, shortfalls: Mapping[str, float]) -> dict[str, float]:
+    """What the sampler learns beside the objective: the floors, of stopped trials too, and whether it works."""
+    works = {"works": VIOLATION} if record.status == INFEASIBLE else {}
+    return {**shortfalls, **works}

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, qmc, rankdata
 
-from search.space.space import Space
+from search.space.space import Config, Space
 from search.study.encoder import Encoder
 from search.study.gaussian_process import GaussianProcess
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, Standing, TrialRecord
-from search.study.samplers import HORIZON, Config
+from search.study.samplers import HORIZON
 
 Array = NDArray[np.float64]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from search.errors import ConfigError
 from search.space.config import StudyConfig
-from search.space.space import Space
+from search.space.floors import find_shortfalls
+from search.space.space import Config, Space
 from search.space.strict_yaml import read_yaml
 from search.study.records import StudyFolder, find_study, read_json, read_lines, write_json
 from search.study.rows import COMPLETE, FAILED, RUNNING, TrialRecord, collect_rows
-from search.trial.vocabulary import Scalar
 
 _BEST = 5  # trials of an earlier study that are tried first
 # What must be equal for the result of a trial to be that of the same trial in the other study.
@@ -57,7 +57,7 @@ def write_warm_start(
 
 def read_warm_start(
     folder: StudyFolder,
-) -> tuple[list[tuple[str, Mapping[str, Scalar]]], list[tuple[TrialRecord, Mapping[str, float]]]]:
+) -> tuple[list[tuple[str, Config]], list[tuple[TrialRecord, Mapping[str, float]]]]:
     """Read what a study was handed; nothing without a warm start.
 
     Returns:
@@ -94,6 +94,5 @@ def _find_points(study: str, records: Iterable[TrialRecord], space: Space) -> It
 def _to_tree(record: TrialRecord, config: StudyConfig, classes: list[str]) -> dict[str, Any]:
     """Write what a sampler learns from."""
     names = ("config", "epochs", "status", "reason", "values", "shortfalls")
-    scores = record.scores
-    missing = {floor.text: floor.shortfall(scores, classes) for floor in config.floors} if scores else {}
+    missing = find_shortfalls(config.floors, record.scores, classes)
     return {"record": {name: getattr(record, name) for name in names}, "missing": missing}

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.synthesize import main
 from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_files import load_wafers
 from data_pipeline.wafer_set import WM811K_CLASSES
-
-pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -26,6 +25,22 @@ def run(*arguments, **environment):
     )
 
 
+@pytest.fixture
+def call(capsys):
+    """Do as `run`, but in this process."""
+
+    def call_main(*arguments):
+        try:
+            code = main([*map(str, arguments)])
+        except SystemExit as end:  # of argparse
+            code = end.code
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return call_main
+
+
+@pytest.mark.slow
 def test_the_command_writes_the_wafers_of_its_number_and_seed(tmp_path):
     path = tmp_path / "made" / "w.parquet"
 
@@ -37,10 +52,10 @@ def test_the_command_writes_the_wafers_of_its_number_and_seed(tmp_path):
     assert found.is_synthetic
 
 
-def test_the_command_prints_the_counts_of_every_class(tmp_path):
+def test_the_command_prints_the_counts_of_every_class(tmp_path, call):
     path = tmp_path / "w.parquet"
 
-    done = run("--wafers", 1500, "--out", path)
+    done = call("--wafers", 1500, "--out", path)
 
     printed = [line.split() for line in done.stdout.splitlines()]
     expected = make_wafers(1500).counts()
@@ -48,15 +63,16 @@ def test_the_command_prints_the_counts_of_every_class(tmp_path):
     assert done.stdout.endswith(f"{path}: 1,500 synthetic wafers in 60 lots\n")
 
 
-def test_the_command_enters_a_share_of_the_wafers_twice(tmp_path):
+def test_the_command_enters_a_share_of_the_wafers_twice(tmp_path, call):
     path = tmp_path / "w.parquet"
 
-    done = run("--wafers", 300, "--out", path, "--duplicates", 0.1)
+    done = call("--wafers", 300, "--out", path, "--duplicates", 0.1)
 
     assert done.returncode == 0
     assert load_wafers(path).fingerprint == make_wafers(300, duplicates=0.1).fingerprint
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_progress(tmp_path):
     done = run("--wafers", 300, "--out", tmp_path / "w.parquet", FORCE_COLOR="1")
 
@@ -75,26 +91,26 @@ def test_a_terminal_sees_progress(tmp_path):
         (200, "folder.parquet", 0, "{path}: cannot be written (Is a directory)"),
     ],
 )
-def test_bad_input_ends_the_command_with_one_line_and_code_2(tmp_path, wafers, name, seed, message):
+def test_bad_input_ends_the_command_with_one_line_and_code_2(tmp_path, call, wafers, name, seed, message):
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "folder.parquet").mkdir()
     path = tmp_path / name
 
-    done = run("--wafers", wafers, "--out", path, "--seed", seed)
+    done = call("--wafers", wafers, "--out", path, "--seed", seed)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == message.format(path=path) + "\n"
 
 
-def test_a_missing_option_ends_the_command_with_code_2():
-    done = run("--wafers", 200)
+def test_a_missing_option_ends_the_command_with_code_2(call):
+    done = call("--wafers", 200)
 
     assert done.returncode == 2
     assert "the following arguments are required: --out" in done.stderr
 
 
-def test_a_share_of_duplicates_out_of_range_ends_the_command_with_one_line_and_code_2(tmp_path):
-    done = run("--wafers", 200, "--out", tmp_path / "w.parquet", "--duplicates", 0.6)
+def test_a_share_of_duplicates_out_of_range_ends_the_command_with_one_line_and_code_2(tmp_path, call):
+    done = call("--wafers", 200, "--out", tmp_path / "w.parquet", "--duplicates", 0.6)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "synthetic wafers: duplicates must be a share in [0, 0.5]; got 0.6\n"

@@ -1,7 +1,4 @@
-"""What can be asked of a search without searching, as a user types it: --check and --plan in real processes."""
-
-import subprocess
-import sys
+"""What can be asked of a search without searching, as a user types it: --check and --plan."""
 
 import pytest
 
@@ -18,21 +15,16 @@ search: {trials: 5, time: 1h, stop: {asha: {first_rung: 1 epoch, factor: 2}}}
 """
 
 
-def run(*arguments, cwd):
-    command = [sys.executable, "-m", "search.run", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
-
-
 def files_in(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory):
+def planned(tmp_path_factory, run):
     """A folder in which a search was planned, and what was printed."""
     folder = tmp_path_factory.mktemp("planned")
     (folder / "good.yaml").write_text(GOOD, "utf-8")
-    return folder, run("--space", "good.yaml", "--plan", "--no-dashboard", cwd=folder)
+    return folder, run("search.run", "--space", "good.yaml", "--plan", "--no-dashboard", cwd=folder)
 
 
 def test_a_plan_says_size_rungs_time_memory_and_disk(planned):
@@ -72,10 +64,11 @@ def test_a_plan_that_is_no_terminal_has_no_control_codes(planned):
     assert "\r" not in plan.stdout + plan.stderr
 
 
-def test_a_plan_warns_where_time_is_short_and_keeps_the_arguments(tmp_path):
+def test_a_plan_warns_where_time_is_short_and_keeps_the_arguments(tmp_path, run):
     (tmp_path / "good.yaml").write_text(GOOD, "utf-8")
+    arguments = ["--space", "good.yaml", "--plan", "--trials", 400, "--time", "0.1s", "--study", "mine"]
 
-    plan = run("--space", "good.yaml", "--plan", "--trials", 400, "--time", "0.1s", "--study", "mine", cwd=tmp_path)
+    plan = run("search.run", *arguments, cwd=tmp_path)
 
     assert plan.returncode == 0, plan.stderr
     assert "fewer than 400 trials: the search ends when all have been tried" in plan.stdout
@@ -83,10 +76,10 @@ def test_a_plan_warns_where_time_is_short_and_keeps_the_arguments(tmp_path):
     assert "--space good.yaml --trials 400 --time 0.1s --study mine" in plan.stdout.splitlines()[-1]
 
 
-def test_a_good_space_is_checked_in_one_line_and_nothing_is_left_behind(tmp_path):
+def test_a_good_space_is_checked_in_one_line_and_nothing_is_left_behind(tmp_path, call):
     (tmp_path / "good.yaml").write_text(GOOD, "utf-8")
 
-    checked = run("--space", "good.yaml", "--check", cwd=tmp_path)
+    checked = call("search.run", "--space", "good.yaml", "--check", cwd=tmp_path)
 
     assert checked.returncode == 0, checked.stderr
     [line] = checked.stdout.splitlines()
@@ -108,7 +101,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_wrong_is_said_and_nothing_is_left_behind(tmp_path, case):
+def test_what_is_wrong_is_said_and_nothing_is_left_behind(tmp_path, call, case):
     arguments, message = BAD[case]
     (tmp_path / "good.yaml").write_text(GOOD, "utf-8")
     (tmp_path / "two.yaml").write_text("space: {epochs: 0, modle: x}\n", "utf-8")
@@ -116,10 +109,9 @@ def test_what_is_wrong_is_said_and_nothing_is_left_behind(tmp_path, case):
     (tmp_path / "large.yaml").write_text(f"{GOOD}\nresources: {{cpus: 1000}}\n", "utf-8")
     before = files_in(tmp_path)
 
-    refused = run(*arguments, cwd=tmp_path)
+    refused = call("search.run", *arguments, cwd=tmp_path)
 
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert message in refused.stderr
-    assert "Traceback" not in refused.stderr
     assert files_in(tmp_path) == before
     assert not (tmp_path / "results").exists()

@@ -30,6 +30,7 @@ def make_config(*, trials=12, stop="none", seed=0):
 
 
 ASHA = {"asha": {"first_rung": 1, "factor": 3}}
+PASHA = {"asha": {"first_rung": 1, "factor": 3, "progressive": True}}
 
 
 class Hill:
@@ -77,7 +78,7 @@ def loop(folder, recording, **config):
         return list(study.records.values())
 
 
-@pytest.mark.parametrize("stop", ["none", ASHA], ids=["no judge", "asha"])
+@pytest.mark.parametrize("stop", ["none", ASHA, PASHA], ids=["no judge", "asha", "pasha"])
 def test_one_worker_gives_what_a_plain_loop_gives(tmp_path, stop):
     recording = Hill(works_up_to=0.8)
     expected = loop(StudyFolder(tmp_path / "study"), recording, stop=stop)
@@ -130,6 +131,42 @@ def test_stopping_saves_reports():
     assert {record.status for record in stopping.records} == {COMPLETE, STOPPED}
     assert stopping.n_reports == sum(len(record.reports) for record in stopping.records)
     assert stopping.n_reports < search(trials=30, workers=4).n_reports / 2
+
+
+def test_a_cap_saves_reports_where_the_order_is_settled_and_hands_over_as_good_a_trial():
+    asha, pasha = (search(stop=stop, trials=30, workers=4, seed=1) for stop in (ASHA, PASHA))
+    complete = [sum(record.status == COMPLETE for record in one.records) for one in (asha, pasha)]
+
+    assert len(asha.records) == len(pasha.records) == 30
+    assert pasha.n_reports < 0.9 * asha.n_reports
+    assert 1 <= complete[1] < complete[0]
+    assert pasha.shipped.status == COMPLETE
+    assert pasha.shipped.value >= asha.shipped.value - 0.01
+
+
+def run_by_hand(study, first, third):
+    """Run a trial of this score after its first and from its third epoch on; return how many epochs it got."""
+    number, epoch, decision = study.ask().number, 0, Decision.CONTINUE
+    while decision is Decision.CONTINUE:
+        epoch += 1
+        decision = study.report(number, report_score(epoch, first if epoch < 3 else third, seconds=1.0))
+    return epoch
+
+
+@pytest.mark.parametrize(("first", "n_epochs"), [(0.35, 3), (0.25, EPOCHS)], ids=["settled", "overtaken"])
+def test_a_study_that_is_opened_again_has_the_cap_it_had(tmp_path, first, n_epochs):
+    def study():
+        folder, config = StudyFolder(tmp_path / "study"), make_config(stop=PASHA)
+        return Study(folder, config, classes=CLASSES, clock=FakeClock(), check=accept_any)
+
+    with study() as one:
+        before = [run_by_hand(one, *scores) for scores in ((0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (first, 0.5))]
+        before.append(run_by_hand(one, 0.31, 0.42))
+    with study() as again:
+        after = run_by_hand(again, 0.32, 0.43)
+
+    assert before == [EPOCHS] * 4 + [n_epochs]  # each of the four was the best when it came
+    assert after == n_epochs
 
 
 def test_what_does_not_work_is_counted_and_takes_its_time():

@@ -166,7 +166,7 @@ BAD_SECTIONS = [
     ("search: {stop: never}", "search.stop: must be a mapping; got 'never'"),
     ("search: {stop: asha}", "search.stop: must be a mapping; got 'asha'"),
     ("search: {stop: {ahsa: {}}}", "search.stop.ahsa: unknown key; did you mean 'asha'? (known: asha)"),
-    ("search: {stop: {asha: {rung: 2}}}", "search.stop.asha.rung: unknown key; (known: factor, first_rung, peers)"),
+    ("search: {stop: {asha: {rung: 2}}}", "search.stop.asha.rung: unknown key; (known: factor, first_rung, peers, "),
     ("search: {stop: {asha: {factor: 1}}}", "search.stop.asha.factor: must be >= 2; got 1"),
     ("search: {stop: {asha: {factor: 11}}}", "search.stop.asha.factor: must be <= 10; got 11"),
     ("search: {stop: {asha: {first_rung: 0 epochs}}}", "search.stop.asha.first_rung: must be >= 1; got "),
@@ -174,9 +174,15 @@ BAD_SECTIONS = [
     ("search: {stop: {asha: {peers: 0}}}", "search.stop.asha.peers: must be >= 1; got 0"),
     ("search: {stop: {asha: {peers: 10001}}}", "search.stop.asha.peers: must be <= 10000; got 10001"),
     ("search: {stop: {asha: {peers: few}}}", "search.stop.asha.peers: must be a whole number; got 'few'"),
+    ("search: {stop: {asha: {progresive: true}}}", "search.stop.asha.progresive: unknown key; did you mean "),
+    ("search: {stop: {asha: {progressive: yes}}}", "search.stop.asha.progressive: must be true or false; got 'yes'"),
     (
         "search: {stop: {asha: {first_rung: 8 epochs}}}",
         "search.stop.asha.first_rung: must be below the longest schedule (8 epochs); got 8 epochs; every trial",
+    ),
+    (
+        "search: {stop: {asha: {first_rung: 3, progressive: true}}}",
+        "search.stop.asha.progressive: must have a second rung below the longest schedule (8 epochs); got one at 9 ",
     ),
     # resources
     ("resources: {cpu: 2}", "resources.cpu: unknown key; did you mean 'cpus'? (known: cpus, gpus)"),
@@ -498,6 +504,12 @@ def test_the_first_rung_must_lie_below_the_longest_schedule_wherever_that_is_set
     )
 
 
+def test_a_cap_needs_two_rungs_below_the_longest_schedule(load):
+    config = load("space: {epochs: [4, 8]}\nsearch: {stop: {asha: {first_rung: 2, factor: 3, progressive: true}}}")
+
+    assert config.search.stop.asha.progressive
+
+
 def test_without_a_judge_the_length_does_not_matter(load):
     assert load("space: {epochs: 1}\nsearch: {stop: null}").search.stop is None
 
@@ -588,6 +600,7 @@ def test_a_bad_section_is_not_hidden_by_the_command_line(load):
         "space: {epochs: 4}\nobjective: {over: ema}\nsearch: {stop: none, gpu_hours: 0.5, trial_time: 5m, failures: 1}",
         "space: {epochs: 4}\nobjective: {weights: {a: 1}, over: mean_last_3}",
         "space: {epochs: 4}\nsearch: {sampler: gp, stop: {asha: {peers: 9}}}",
+        "space: {epochs: 9}\nsearch: {stop: {asha: {progressive: true}}}",
     ],
 )
 def test_what_is_written_out_loads_to_the_same_config(load, text):

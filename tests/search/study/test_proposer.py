@@ -247,18 +247,18 @@ def ended(spy):
 
 def test_the_memory_is_bounded_and_keeps_the_best_and_the_latest(spy):
     proposer, running = make(WIDE), []
-    for number in range(3000):
+    for number in range(1500):
         running.append(begin(proposer, number, proposer.propose()))
         if len(running) == 4:
             record = running.pop(0)
-            value = 2.0 if record.number in (7, 300) else record.number / 3000
+            value = 2.0 if record.number in (7, 300) else record.number / 1500
             end(proposer, record, value)
     known = {trial.value for trial in ended(spy)}
     n_running = sum(trial.state is TrialState.RUNNING for trial in spy.trials)
 
     assert max(spy.sizes) < 1000
     assert sum(trial.value == 2.0 for trial in ended(spy)) == 2
-    assert {number / 3000 for number in range(2950, 2995)} <= known
+    assert {number / 1500 for number in range(1450, 1495)} <= known
     assert n_running == 3 + 1  # the one that is being proposed too
 
 

@@ -77,6 +77,7 @@ def test_everything_that_differs_is_named(started, make_config, load):
         "  search.stop.asha.factor: was absent, is 2",
         "  search.stop.asha.first_rung: was absent, is 1",
         "  search.stop.asha.peers: was absent, is 3",
+        "  search.stop.asha.progressive: was absent, is False",
         "  search.trial_time: was None, is 3600.0",
         "  space.epochs: was 4, is 8",
         "  data fingerprint: was aaa111 (wafers.npz), is ccc333 (other.npz)",

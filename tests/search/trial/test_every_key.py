@@ -127,7 +127,9 @@ def test_changing_an_option_changes_the_training(key, outcome):
     assert outcome(**{choice: name, key: one}).train_losses != outcome(**{choice: name, key: other}).train_losses
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", [pytest.param(choice, marks=[pytest.mark.slow] if choice == "model" else []) for choice in CHOICES]
+)
 def test_everything_to_choose_trains_in_its_own_way(choice, outcome):
     # Progressive sampling is one only in the second epoch; the latest fall of the rate shows only in the judgement.
     found = {outcome(**{choice: name, "epochs": 2}) for name in CHOICES[choice]}
