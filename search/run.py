@@ -8,12 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from search.errors import exit_code
 from search.execution.rehearsal import check, plan
 from search.execution.search import Request, search
 from search.study.records import RESULTS
+from search.views.terminal import open_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", help="a running Ray cluster: auto or HOST:PORT (default: start Ray here)")
     parser.add_argument("--no-dashboard", action="store_true", help="start Ray without its dashboard")
     parser.add_argument("--tensorboard", action="store_true", help="write event files to tensorboard/ in its folder")
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument(
+        "--quiet", action="store_const", const="quiet", dest="detail", help="say only what goes wrong, and the end"
+    )
+    talk.add_argument(
+        "--verbose",
+        action="store_const",
+        const="verbose",
+        dest="detail",
+        help="say every report, a line each, and where it trains",
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
         "--check", action="store_true", help="check the space and the wafers, write nothing; exit code 0 or 2"
@@ -49,9 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         address=given.address,
         dashboard=not given.no_dashboard,
         tensorboard=given.tensorboard,
+        detail=given.detail or "normal",
     )
     command = check if given.check else plan if given.plan else search
-    return exit_code(lambda: command(request, Console()))
+    return exit_code(lambda: command(request, open_console()))
 
 
 if __name__ == "__main__":

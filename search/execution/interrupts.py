@@ -2,13 +2,13 @@
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from search.errors import BUG, INTERRUPTED
+from search.views.terminal import leave_screen
 
 
 class Interrupts:
@@ -82,7 +82,6 @@ class Interrupts:
 
 
 def _end_process(code: int, words: str = "") -> None:
-    if sys.__stdout__ and sys.__stdout__.isatty():
-        os.write(1, b"\x1b[?25h")  # the live screen hides the cursor
+    leave_screen()
     os.write(2, words.encode())
     os._exit(code)

@@ -213,6 +213,7 @@ def _command(request: Request) -> str:
     words += ["--warm-start", *request.warm_start] if request.warm_start else []
     words += ["--address", request.address] if request.address else []
     words += [] if request.dashboard else ["--no-dashboard"]
+    words += ["--tensorboard"] if request.tensorboard else []
     return shlex.join(words)
 
 

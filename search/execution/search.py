@@ -1,6 +1,5 @@
 """A search from its space file to best.yaml and the report page."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from search.execution.observers import Observer, Observers
 from search.execution.tuner import run_trials
 from search.space.config import StudyConfig
 from search.space.config_file import find_space, is_study_name, load_study_config
-from search.space.floors import find_shortfalls
 from search.space.space import Branch
 from search.study.best import write_best
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
@@ -28,15 +26,15 @@ from search.study.marks import marks_of
 from search.study.planning import Largest, Planner, find_largest
 from search.study.provenance import check_same_study, describe_data, record_attempt
 from search.study.records import StudyFolder, remove_if_unstarted
-from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED
 from search.study.study import Study
 from search.study.warm_start import write_warm_start
 from search.study.winner import write_winner
 from search.trial.data import TrialData
+from search.views.outcome import show_outcome
 from search.views.report import write_report
 from search.views.tensorboard import TensorBoardLog
-from search.views.terminal import SearchView, say
-from search.views.words import configuration, duration, memory_of, memory_plan, score_table
+from search.views.terminal import Detail, SearchView, WarningsOnly, say
+from search.views.words import duration, memory_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +50,7 @@ class Request:
         address: Of a Ray cluster; None starts one here.
         dashboard: Whether a Ray started here serves its dashboard.
         tensorboard: Whether the study's folder gets event files for TensorBoard.
+        detail: How much is said while it searches, see `SearchView`.
     """
 
     space: str
@@ -62,6 +61,7 @@ class Request:
     address: str | None
     dashboard: bool
     tensorboard: bool = False
+    detail: Detail = "normal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,16 +116,17 @@ def search(request: Request, console: Console) -> int:
     """
     found = prepare(request)
     config, dataset, data, folder = found.config, found.dataset, found.data, found.folder
+    chat = WarningsOnly(file=console.file) if request.detail == "quiet" else console
     for text in (describe(dataset), *absent_classes(dataset)):
-        say(console, text)
+        say(chat, text)
     # Suggestions are small sums: more threads than one would take the cores from the slots, and gain nothing.
     threadpool_limits(limits=1, user_api="blas")
     with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
-        _say_how_far(study, console)
+        _say_how_far(study, chat)
         if study.is_over:
             return _finish(study, dataset, console, is_over=True)
         arrays = trial_data(dataset, config.data)
-        say(console, "starting Ray ...")
+        say(chat, "starting Ray ...")
         try:
             cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
         except ConfigError:
@@ -133,11 +134,11 @@ def search(request: Request, console: Console) -> int:
             raise
         try:
             study.gpus = _check_gpu_hours(config, cluster)
-            _learn_from_earlier(study, request, data, console)
+            _learn_from_earlier(study, request, data, chat)
             record_attempt(folder, config, data, space_text=found.space_file.read_text("utf-8"), device=cluster.device)
-            _say_where(cluster, console)
+            _say_where(cluster, chat)
             share = find_share(gpus=cluster.gpus, slots=cluster.slots)
-            planner, largest = plan_memory(config, arrays, share, console)
+            planner, largest = plan_memory(config, arrays, share, chat)
             study.plan = planner.total if largest else None
             with _observe(study, request, console, marks=marks_of(data)) as observers:
                 is_over = run_trials(study, arrays, cluster, on_event=observers.on_event, interrupts=interrupts)
@@ -147,7 +148,7 @@ def search(request: Request, console: Console) -> int:
 
 
 def _observe(study: Study, request: Request, console: Console, *, marks: Sequence[str]) -> Observers:
-    view = SearchView(study, console, marks=marks)
+    view = SearchView(study, console, marks=marks, detail=request.detail)
     observers: list[Observer] = [view, Gauges(study, view.snapshot)]
     if request.tensorboard:
         observers.append(TensorBoardLog(study))
@@ -230,42 +231,8 @@ def plan_memory(config: StudyConfig, data: TrialData, share: Share, console: Con
 
 def _finish(study: Study, dataset: Dataset, console: Console, *, is_over: bool) -> int:
     data = describe_data(dataset)
-    best = write_best(study, data)
+    write_best(study, data)
     unshown = write_winner(study, dataset, patience_s=60 if is_over else 10)
     write_report(study.folder, say=partial(say, console))
-    say(
-        console,
-        f"\n{'done' if is_over else 'interrupted'} after {duration(study.elapsed)}: {len(study.records)} trials, "
-        f"{study.count(COMPLETE)} ran to their end, {study.count(STOPPED)} stopped by ASHA, "
-        f"{study.count(INFEASIBLE)} infeasible, {study.count(FAILED)} failed, {study.count(RUNNING)} not finished",
-    )
-    target = study.folder.name if study.folder.path.parent.name == "results" else str(study.folder.path)
-    if best is None or best.scores is None:
-        say(console, _why_no_best(study))
-    else:
-        words = configuration(best.config, study.config.space)
-        say(console, f"best: trial {best.number}: {words}; {memory_of(best)}")
-        title = f"trial {best.number} on validation ({', '.join([*marks_of(data), '%', 'one seed'])})"
-        console.print(score_table(best.scores, study.classes, title=title))
-        say(console, f"best configuration  {study.folder.best}")
-        say(console, f"report              {study.folder.report}{f' ({unshown})' if unshown else ''}")
-        say(console, f"next                python -m search.retrain {shlex.quote(target)}")
-    if not is_over:
-        say(console, "the same command goes on from here")
-    elif study.is_exhausted:
-        say(console, "every configuration that the space allows has been tried, as far as one could be found")
-    elif study.is_out_of_time and not study.is_judged:
-        say(console, "the time is used up; a larger --time goes on from here")
+    show_outcome(study, console, marks=marks_of(data), is_over=is_over, note=unshown or "")
     return DONE if is_over else INTERRUPTED
-
-
-def _why_no_best(study: Study) -> str:
-    leader = study.leader
-    if leader is None or leader.scores is None:
-        return "no trial ran to its end, so there is no best.yaml; give it more time: --time"
-    shortfalls = find_shortfalls(study.config.floors, leader.scores, study.classes)
-    missed = [f"{floor} by {shortfall:.3f}" for floor, shortfall in shortfalls.items() if shortfall > 0]
-    return (
-        f"no trial that ran to its end meets the constraints, so there is no best.yaml; nearest is trial "
-        f"{leader.number}, which misses {', '.join(missed)}; try more trials, or lower the floors in a new study"
-    )

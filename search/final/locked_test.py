@@ -8,18 +8,22 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
+from data_pipeline.batches import plain_batches
+from data_pipeline.dataset import Dataset
 from search.errors import DONE, ConfigError
 from search.final.model_file import load_model
 from search.study.best import load_best
 from search.study.data import check_same_data, describe, open_data
 from search.study.marks import marks_of
+from search.study.predictions import NAME, Origin, Predictions, write_predictions
 from search.study.provenance import describe_data
 from search.study.records import StudyFolder, lock_folder, read_json, write_atomically, write_json
 from search.study.rows import judgement_to_row
-from search.trial.evaluation import choose_dtype, judge_model
+from search.trial.evaluation import choose_dtype, judge_logits, predict_batches
 from search.views.figures import draw_confusion
-from search.views.page import write_report
+from search.views.report import write_report
 from search.views.terminal import say
 from search.views.words import score_table
 
@@ -42,6 +46,8 @@ class EvaluateRequest:
 def score_locked_test(request: EvaluateRequest, console: Console) -> int:
     """Score the final model on the test part and add the look to the ledger, `final/test.json`.
 
+    What it predicted is kept in `final/test_predictions.parquet`, so that nothing else has to look.
+
     Raises:
         ConfigError: If there is no final model yet, or it does not belong to this study's data.
         DataError: If the wafers cannot be used.
@@ -57,27 +63,50 @@ def score_locked_test(request: EvaluateRequest, console: Console) -> int:
     say(console, describe(dataset))
     marks = marks_of(describe_data(dataset))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    judgement = judge_model(
-        trained.model.to(device),
-        dataset.encode("test").to(device),
-        n_classes=len(trained.classes),
-        dtype=choose_dtype(trained.precision, device),
-    )
+    batches = plain_batches(dataset.encode("test").to(device))
+    dtype = choose_dtype(trained.precision, device)
+    logits_NK, labels = predict_batches(trained.model.to(device), batches, dtype=dtype)
+    judgement = judge_logits(logits_NK, labels, n_classes=len(trained.classes))
     with lock_folder(final):
-        look = judgement_to_row(judgement, trained.classes, split="test") | {
-            "model": _fingerprint(final / "model.pt"),
-            "marks": list(marks),
-        }
+        model = _fingerprint(final / "model.pt")
+        look = judgement_to_row(judgement, trained.classes, split="test") | {"model": model, "marks": list(marks)}
         looks = _add_look(final / "test.json", look)
+        origin = Origin(
+            study=request.study.name,
+            model=model,
+            data_fingerprint=best.data_fingerprint,
+            split_fingerprint=best.split_fingerprint,
+            protocol=dataset.splits.protocol,
+            synthetic=dataset.wafers.is_synthetic,
+            leaky=dataset.splits.leaky,
+            when=looks[-1]["when"],
+            on=trained.on,
+            n_parameters=sum(tensor.numel() for tensor in trained.model.parameters()),
+            config=trained.config,
+        )
+        write_predictions(_to_predictions(logits_NK, dataset, origin), final / NAME)
         title = f"{request.study.name}: locked test ({', '.join([*marks, '%'])})"
         write_atomically(final / "test_confusion.png", draw_confusion(judgement, trained.classes, title=title))
         if request.study.provenance.exists():
             write_report(request.study)
     console.print(score_table(judgement.scores, trained.classes, title=title))
     say(console, _about_looks(looks))
-    for what, name in (("confusion matrix", "test_confusion.png"), ("ledger", "test.json")):
+    for what, name in (("confusion matrix", "test_confusion.png"), ("predictions", NAME), ("ledger", "test.json")):
         say(console, f"{what:<18}{final / name}")
     return DONE
+
+
+def _to_predictions(logits_NK: Tensor, dataset: Dataset, origin: Origin) -> Predictions:
+    wafers, test = dataset.wafers, dataset.splits.test
+    return Predictions(
+        origin=origin,
+        classes=wafers.classes,
+        wafers=test,
+        lots=[wafers.lot_names[lot] for lot in wafers.lots[test]],
+        labels=wafers.labels[test],
+        probabilities=logits_NK.softmax(1).cpu().numpy(),
+        predicted=logits_NK.argmax(1).cpu().numpy(),
+    )
 
 
 def _add_look(ledger: Path, look: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,9 +208,7 @@ def lock_folder(path: Path) -> IO[str]:
         file = (path / _LOCK).open("a+", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _flock(file, fcntl.LOCK_EX):
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
@@ -218,3 +217,30 @@ def lock_folder(path: Path) -> IO[str]:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+def read_lock(path: Path) -> tuple[bool, str]:
+    """Look at the lock of a study without taking it, and without writing anything.
+
+    Returns:
+        Whether a process holds it, as far as this machine can tell; and who held it last, as in "process 7 on host", ""
+        if nobody ever did.
+    """
+    try:
+        with (path / _LOCK).open(encoding="utf-8") as file:
+            is_held = not _flock(file, fcntl.LOCK_SH)
+            return is_held, file.read().strip()
+    except OSError:
+        return False, ""
+
+
+def _flock(file: IO[str], kind: int) -> bool:
+    """Try to lock a file; somebody who only looks lets go at once, so a short patience tells him from a holder."""
+    for attempt in range(3):
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01 * (attempt + 1))
+        else:
+            return True
+    return False

@@ -39,7 +39,6 @@ def judge_model(model: nn.Module, wafers: EncodedWafers, *, n_classes: int, dtyp
     return judge_batches(model, plain_batches(wafers), n_classes=n_classes, dtype=dtype)
 
 
-@torch.inference_mode()
 def judge_batches(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, n_classes: int, dtype: torch.dtype
 ) -> Judgement:
@@ -53,17 +52,35 @@ def judge_batches(
         n_classes: K.
         dtype: See `choose_dtype`.
     """
+    return judge_logits(*predict_batches(model, batches, dtype=dtype), n_classes=n_classes)
+
+
+@torch.inference_mode()
+def predict_batches(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Run a model over batches of its input and labels without waiting for the device; see `judge_batches`.
+
+    Returns:
+        Logits of all wafers in order, shape (N, K), float32, and their labels, shape (N,), on the batches' device.
+    """
     model.eval()
-    cells, losses = [], []
+    logits_NK, labels_N = [], []
     for inputs, labels in batches:
         with autocast(labels.device, dtype):
-            logits_NK: Tensor = model(inputs)
-        losses.append(cross_entropy(logits_NK.float(), labels, reduction="none"))
-        cells.append(labels * n_classes + logits_NK.argmax(1))
-    confusion = torch.bincount(torch.cat(cells), minlength=n_classes * n_classes)
+            logits: Tensor = model(inputs)
+        logits_NK.append(logits.float())
+        labels_N.append(labels)
+    return torch.cat(logits_NK), torch.cat(labels_N)
+
+
+@torch.inference_mode()
+def judge_logits(logits_NK: Tensor, labels: Tensor, *, n_classes: int) -> Judgement:
+    """Compare logits, shape (N, K), with labels, shape (N,); waits for their device once."""
+    confusion = torch.bincount(labels * n_classes + logits_NK.argmax(1), minlength=n_classes * n_classes)
     counts = confusion.reshape(n_classes, n_classes).cpu().numpy()
     return Judgement(
-        loss=torch.cat(losses).double().mean().item(),
+        loss=cross_entropy(logits_NK, labels, reduction="none").double().mean().item(),
         confusion=tuple(tuple(int(n) for n in row) for row in counts),
         scores=score_confusion(counts),
     )

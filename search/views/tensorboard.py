@@ -2,17 +2,18 @@
 
 import math
 import shutil
+import struct
 import time
-from itertools import accumulate
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.api_pb2 import DataType, Experiment, HParamInfo, MetricInfo, MetricName, Status
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboardX.record_writer import masked_crc32c
 
 from search.space.space import Config
 from search.study.rows import COMPLETE, RUNNING, STOPPED, TrialRecord
@@ -29,8 +30,8 @@ class TensorBoardLog:
     """Writes a study's event files while it runs; a context manager.
 
     Entering writes what the study knows already anew, so that no attempt leaves anything out or behind it twice.
-    tensorboardX's `SummaryWriter` is not used: it has a thread and a queue per run, and would write the names of all
-    Korean classes as the same underscores.
+    tensorboardX's `SummaryWriter` is not used: it has a thread and a queue per run, waits for the disk after every
+    event, and writes the names of all Korean classes as the same underscores.
 
     Args:
         study: What to write; only read.
@@ -39,12 +40,11 @@ class TensorBoardLog:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._folder = study.folder.path / FOLDER
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, _Run] = {}  # of the trials under way
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._folder, ignore_errors=True)
-        with _Run(self._folder) as overview:
-            overview.write(_experiment(self._study))
+        _Run(self._folder).append([_event(_experiment(self._study))])
         for number, record in self._study.records.items():
             if record.reports or record.status != RUNNING:
                 self.on_event(number)
@@ -53,54 +53,59 @@ class TensorBoardLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._runs:
-            self._runs.popitem()[1].close()
+        """Do nothing: what was written is in the files."""
 
     def on_event(self, number: int) -> None:
         """Write what a trial has reported since, and its end."""
-        record = self._study.records[number]
+        record, events = self._study.records[number], []
         run = self._runs.get(number)
         if run is None:
             run = self._runs[number] = _Run(self._folder / f"trial-{number:04d}", began=time.time() - record.seconds)
-            run.write(_session_start(record.config))
-        seconds = list(accumulate(report.train_seconds + report.val_seconds for report in record.reports))
-        for report, value, after in list(zip(record.reports, record.values, seconds, strict=True))[run.n_epochs :]:
+            events.append(_event(_session_start(record.config)))
+        for report, value in list(zip(record.reports, record.values, strict=True))[run.n_epochs :]:
             scalars = _scalars(report, self._study.classes) | {OBJECTIVE: value}
-            run.write(_summary(scalars), epoch=report.epoch, seconds=after)
-            run.n_epochs += 1
+            run.n_epochs, run.seconds = report.epoch, run.seconds + report.train_seconds + report.val_seconds
+            events.append(_event(_summary(scalars), epoch=report.epoch, time_s=run.began + run.seconds))
         if record.status != RUNNING:
-            run.write(_session_end(record), seconds=seconds[-1] if seconds else 0.0)
-            self._runs.pop(number).close()
+            events.append(_event(_session_end(record)))
+            del self._runs[number]
+        run.append(events)
 
 
 class _Run:
-    """One event file, flushed after each event; a context manager.
+    """The event file of one trial.
 
     Args:
         folder: Made if missing.
-        began: Time of the first event; the others are as much later as the trial has trained.
+        began: When; its reports are as much later as it has trained.
+
+    Attributes:
+        n_epochs: Written so far.
+        seconds: That those took.
     """
 
-    def __init__(self, folder: Path, *, began: float | None = None) -> None:
+    def __init__(self, folder: Path, *, began: float = 0.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.n_epochs = 0
-        self._began = time.time() if began is None else began
-        self._writer = EventsWriter(str(folder / "events"))
+        self.began, self.n_epochs, self.seconds = began, 0, 0.0
+        self._path = folder / "events.out.tfevents"
+        self._path.write_bytes(_frame(Event(file_version="brain.Event:2", wall_time=time.time())))
 
-    def __enter__(self) -> Self:
-        return self
+    def append(self, events: Sequence[Event]) -> None:
+        """Write events; a reader sees them at once."""
+        with self._path.open("ab") as file:
+            file.write(b"".join(_frame(event) for event in events))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
-    def write(self, summary: Summary, *, epoch: int = 0, seconds: float = 0.0) -> None:
-        self._writer.write_event(Event(summary=summary, step=epoch, wall_time=self._began + seconds))
-        self._writer.flush()
+def _frame(event: Event) -> bytes:
+    """Put length and checksums around an event, as TFRecord files have them."""
+    content = event.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    length_sum, content_sum = (struct.pack("<I", masked_crc32c(part)) for part in (length, content))
+    return bytes(length + length_sum + content + content_sum)
 
-    def close(self) -> None:
-        self._writer.close()
+
+def _event(summary: Summary, *, epoch: int = 0, time_s: float | None = None) -> Event:
+    return Event(summary=summary, step=epoch, wall_time=time.time() if time_s is None else time_s)
 
 
 def _scalars(report: EpochReport, classes: tuple[str, ...]) -> dict[str, float]:

@@ -1,15 +1,32 @@
 """Numbers, durations, configurations and scores as people read them."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable
 
 from rich.table import Table
 
-from search.space.space import Space
+from search.space.space import Config, Space
 from search.study.planning import Largest
-from search.study.rows import TrialRecord
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord
 from search.trial.memory import byte_size
 from search.trial.metrics import Scores
 from search.trial.vocabulary import Scalar
+from search.views.snapshot import About, Message, Snapshot, TrialNow
+
+STATUS_WORDS = {
+    RUNNING: "running",
+    COMPLETE: "complete",
+    STOPPED: "stopped by ASHA",
+    INFEASIBLE: "infeasible",
+    FAILED: "failed",
+    "paused": "interrupted",
+}
+_METRICS = {
+    "balanced_macro_f1": "balanced macro-F1",
+    "macro_f1": "macro-F1",
+    "worst_class_f1": "worst-class F1",
+    "weighted_f1": "weighted F1",
+}
 
 
 def duration(seconds: float) -> str:
@@ -37,7 +54,108 @@ def number(value: Scalar) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def configuration(config: Mapping[str, Scalar], space: Space) -> str:
+def score(value: float, *, digits: int = 3) -> str:
+    """Write a score in [0, 1]; a dash where there is none."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def short_count(value: float) -> str:
+    """Write a count in at most five characters, "" if it is not known.
+
+    Example:
+        >>> [short_count(n) for n in (950, 9_400, 54_000, 1_234_567)]
+        ['950', '9,400', '54k', '1.2M']
+    """
+    if math.isnan(value) or not value:
+        return ""
+    if value < 9_999.5:
+        return f"{value:,.0f}"
+    return (
+        f"{value / 1e3:.0f}k"
+        if value < 999_500
+        else f"{value / 1e6:.1f}M"
+        if value < 99.95e6
+        else f"{value / 1e6:.0f}M"
+    )
+
+
+def time_words(now: Snapshot, *, spent_only: bool = False) -> str:
+    """Say how long a search has run, or how long it still takes and what ends it."""
+    limit = now.about.search.time
+    if spent_only:
+        return f"after {duration(now.elapsed)}{f' of {duration(limit)}' if limit else ''}"
+    if not now.running:
+        return "done" if now.n_judged >= now.about.search.trials else "none is running"
+    if now.left is None:
+        return "time left not known yet"
+    if now.is_timed:
+        return (
+            f"{duration(now.left)} left, then its time is up" if now.left else "its time is up, the last reports come"
+        )
+    return f"about {duration(now.left)} left"
+
+
+def metric_words(metric: str) -> str:
+    """Write the name of an objective."""
+    return _METRICS.get(metric, metric)
+
+
+def end_words(about: About, trial: TrialNow) -> str:
+    """Say how a trial ended."""
+    head, words = f"trial {trial.number} {STATUS_WORDS[trial.status]}", short_configuration(trial.config, about.space)
+    if trial.status in (INFEASIBLE, FAILED):
+        return f"{head} in epoch {trial.epoch + 1} of {trial.epochs}: {trial.reason}; {words}"
+    after = "after all" if trial.status == COMPLETE else f"after {trial.epoch} of"
+    return f"{head} {after} {trial.epochs} epochs, {score(trial.value, digits=4)}; {words}"
+
+
+def best_words(about: About, trial: TrialNow, *, is_whole: bool = False) -> str:
+    """Say which trial is the best from now on, and with which F1 of its worst class, or of all."""
+    words = f"best so far: trial {trial.number}, {metric_words(about.metric)} {score(trial.value, digits=4)}"
+    if not is_whole and trial.worst is not None:
+        return f"{words}, worst {about.classes[trial.worst]} {score(trial.f1[trial.worst], digits=2)}"
+    f1 = (f"{name} {score(value, digits=2)}" for name, value in zip(about.classes, trial.f1, strict=False))
+    return f"{words}; F1 {'  '.join(f1)}"
+
+
+def message_words(about: About, told: Message, *, is_whole: bool = False) -> str:
+    """Write a message without its time; `is_whole` leaves nothing out."""
+    if told.trial is None:
+        return told.text
+    return best_words(about, told.trial, is_whole=is_whole) if told.is_best else end_words(about, told.trial)
+
+
+def report_words(about: About, trial: TrialNow, *, is_whole: bool = False) -> str:
+    """Say where a trial stands; `is_whole` adds the configuration and where it trains."""
+    words = f"trial {trial.number} epoch {trial.epoch}/{trial.epochs}"
+    if trial.worst is not None:
+        worst = f"{about.classes[trial.worst]} {score(trial.f1[trial.worst], digits=2)}"
+        words += f": macro-F1 {score(trial.macro_f1)}, worst {worst}"
+    if not is_whole:
+        return words
+    speed = f", {trial.samples:,} wafers at {trial.speed:,.0f} per second" if trial.epoch else ""
+    place = f"; {trial.place}" if trial.place else ""
+    return f"{words}, {metric_words(about.metric)} {score(trial.value, digits=4)}{speed}{place}"
+
+
+def counts_words(now: Snapshot) -> list[str]:
+    """Count the trials by what became of them, with the reasons; what has not happened goes without saying."""
+    parts = []
+    for status in (COMPLETE, STOPPED, INFEASIBLE, FAILED, "paused"):
+        n, reasons = now.counts[status], now.reasons.get(status, {})
+        listed = ", ".join(f"{m:,} {reason}" for reason, m in reasons.items())
+        if n or status in (COMPLETE, STOPPED):
+            parts.append(f"{n:,} {STATUS_WORDS[status]}{f' ({listed})' if listed else ''}")
+    return parts
+
+
+def short_configuration(config: Config, space: Space) -> str:
+    """Do as `configuration`, the model first and without the epochs, where something else tells them."""
+    leading = {key: config[key] for key in ("model",) if key in config}
+    return configuration({key: value for key, value in (leading | dict(config)).items() if key != "epochs"}, space)
+
+
+def configuration(config: Config, space: Space) -> str:
     """Write what distinguishes a trial from the others of its space: the searched values, names shortened."""
     searched = space.parameters()
     parts = []

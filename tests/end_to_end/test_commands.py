@@ -1,6 +1,7 @@
 """The commands, as a user types them: real processes, real Ray, the shipped space that shows that all works."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,18 @@ def test_the_ledger_counts_every_look_at_the_test_part(finished, call):
     assert "look 2" in again.stdout
     ledger = json.loads((folder / "results" / "smoke-synthetic" / "final" / "test.json").read_text("utf-8"))
     assert len(ledger["looks"]) == 2
+
+
+def test_studies_are_compared_by_what_evaluate_stored(finished, call, tmp_path):
+    folder, *_ = finished
+    study = folder / "results" / "smoke-synthetic"
+    copy = shutil.copytree(study, tmp_path / "copy")
+
+    compared = call("search.report", study, copy, "--out", tmp_path / "page.html", cwd=tmp_path)
+
+    assert compared.returncode == 0, compared.stderr
+    assert "smoke-synthetic and copy call every wafer the same" in compared.stdout
+    assert "to their end" in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_a_best_yaml_is_enough_to_train_on_all_but_test_without_validation_columns(finished, tmp_path, run):

@@ -97,6 +97,13 @@ def test_scores_are_told_by_class(study, trials, classes):
         )
 
 
+def test_missed_floors_are_told_where_programs_look_that_know_no_constraints(study, trials):
+    for number in numbers(study, COMPLETE, STOPPED):
+        attributes, constraints = trials[number].user_attrs, trials[number].constraints
+        assert attributes["shortfalls"] == pytest.approx(dict(constraints), abs=1e-4)
+        assert attributes["shortfalls"].keys() == {"macro_f1 >= 0.3", "recall[Center] >= 0.1"}
+
+
 def test_optuna_finds_the_same_best_trial(study, journal_of):
     journal = journal_of(study.folder)
 

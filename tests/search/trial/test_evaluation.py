@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from data_pipeline.augment import to_channels
-from data_pipeline.batches import EncodedWafers
-from search.trial.evaluation import autocast, choose_dtype, judge_batches, judge_model
+from data_pipeline.batches import EncodedWafers, plain_batches
+from search.trial.evaluation import autocast, choose_dtype, judge_batches, judge_logits, judge_model, predict_batches
 from search.trial.metrics import score_confusion
 
 CPU = torch.device("cpu")
@@ -114,3 +114,14 @@ def test_products_are_computed_in_the_dtype_that_was_chosen(dtype):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
 
     assert product.dtype is dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_predictions_are_in_the_order_of_the_wafers_and_judged_as_the_model_is(model, maps, dtype):
+    logits_NK, labels = predict_batches(model, plain_batches(maps), dtype=dtype)
+
+    assert (logits_NK.shape, logits_NK.dtype) == ((1100, N_CLASSES), torch.float32)
+    assert torch.equal(labels, maps.labels)
+    judged = judge_logits(logits_NK, labels, n_classes=N_CLASSES)
+    whole = judge_model(model, maps, n_classes=N_CLASSES, dtype=dtype)
+    assert (judged.loss, judged.confusion) == (whole.loss, whole.confusion)

@@ -9,7 +9,7 @@ from search.space.space import Branch, Choice, Constant, Range, Space
 from search.study.rows import COMPLETE, TrialRecord
 from search.testing import fake_report
 from search.trial.metrics import score_confusion
-from search.views.figures import draw_all_curves, draw_confusion, draw_curves, draw_history
+from search.views.figures import draw_all_curves, draw_confusion, draw_course, draw_curves
 from search.views.terminal import say
 from search.views.words import configuration, duration, memory_of, number, score_table
 
@@ -19,7 +19,9 @@ CLASSES = ("Center", "Edge-Ring", "none")
 def record(number, quality):
     reports = [fake_report(epoch, quality=quality, n_classes=3) for epoch in (1, 2, 3)]
     values = [report.val.scores.macro_f1 for report in reports]
-    return TrialRecord(number=number, config={}, epochs=3, status=COMPLETE, reports=reports, values=values)
+    missing = [0.0] * 3
+    known = {"reports": reports, "values": values, "shortfalls": missing}
+    return TrialRecord(number=number, config={}, epochs=3, status=COMPLETE, **known)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "0 s"), (59.4, "59 s"), (61, "1:01"), (3600, "1:00:00")])
@@ -83,9 +85,9 @@ def test_a_message_is_not_broken_where_there_is_no_terminal():
     [
         lambda: draw_curves(record(0, 0.9).reports, title="with validation"),
         lambda: draw_confusion(record(0, 0.9).reports[-1].val, CLASSES, title="confusion"),
-        lambda: draw_history([record(0, 0.5), record(1, 0.9)], metric="macro_f1"),
+        lambda: draw_course([record(0, 0.5), record(1, 0.9)], [0.3, 0.54], np.array([0.42, 0.54]), metric="macro-F1"),
         lambda: draw_all_curves([record(0, 0.5), record(1, 0.9)], metric="macro_f1", best=record(1, 0.9)),
-        lambda: draw_history([], metric="macro_f1"),
+        lambda: draw_confusion(record(0, 0.9).reports[-1].val, ("$x_1", "<b>", "가장자리"), title="any $names"),
     ],
 )
 def test_figures_are_pictures_with_something_on_them(draw):
