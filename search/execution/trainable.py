@@ -84,7 +84,12 @@ class WaferTrial(tune.Trainable):
         outcome = REJECTED
         try:
             report = self._next_report()
-            return {"outcome": OK, "slot": self._slot, "place": repr(self), "row": json.dumps(report_to_row(report, self._classes))}
+            return {
+                "outcome": OK,
+                "slot": self._slot,
+                "place": repr(self),
+                "row": json.dumps(report_to_row(report, self._classes)),
+            }
         except TrialFailed as failure:
             reason = str(failure)
         except ConfigError as error:  # its checkpoint cannot be written: that is not the configuration's fault

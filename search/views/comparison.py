@@ -23,6 +23,7 @@ from search.views.comparison_text import (
 )
 from search.views.contenders import HEADLINES, Comparison, Contender, Pair, compare_studies
 from search.views.report.markup import Content, Html, join, listing, paragraph, scrolling, section, table, tag
+from search.views.report.matrix import confusion_table
 from search.views.report.phrases import percent, points
 from search.views.words import number
 
@@ -190,24 +191,8 @@ def _confusions(comparison: Comparison) -> Html:
 
 
 def _confusion(contender: Contender, classes: Sequence[str]) -> Html:
-    head = tag("tr", tag("th", "actual \\ called"), *(tag("th", tag("span", name)) for name in classes))
-    rows = []
-    for k, (name, counts) in enumerate(zip(classes, contender.confusion.tolist(), strict=True)):
-        cells = [_cell(n, sum(counts), is_right=j == k) for j, n in enumerate(counts)]
-        rows.append(tag("tr", tag("th", name), *cells))
-    made = tag("table", tag("thead", head), tag("tbody", *rows), class_="confusion")
+    made = confusion_table(contender.confusion.tolist(), classes)
     return tag("div", tag("h3", f"{contender.letter} · {contender.name}"), scrolling(made))
-
-
-def _cell(n: int, total: int, *, is_right: bool) -> Html:
-    """Make a cell of a confusion matrix, in the colours of the page of one study."""
-    if not n:
-        return tag("td", "·", class_="none")
-    share = n / total
-    red, green, blue = (0, 114, 178) if is_right else (213, 94, 0)
-    shade = 0.10 + (0.35 if is_right else 0.6) * share
-    style = f"background:rgba({red},{green},{blue},{shade:.2f})"
-    return tag("td", f"{n:,}", tag("small", f"{100 * share:.1f}" if share < 0.9995 else "100"), style=style)
 
 
 def _budgets(comparison: Comparison) -> Html:

@@ -32,7 +32,7 @@ _open_screens = 0
 
 def say(console: Console, text: str) -> None:
     """Print a message: wrapped between words on a terminal, never elsewhere, where programs read lines."""
-    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal or console.is_dumb_terminal)
 
 
 def open_console() -> Console:

@@ -64,6 +64,15 @@ def test_a_search_on_synthetic_wafers_says_so_everywhere(finished):
     assert all("SYNTHETIC" in page for page in pages)
 
 
+def test_a_finished_search_is_understood_from_its_folder(finished, call):
+    folder, *_ = finished
+
+    status = call("search.status", "smoke-synthetic", "--json", cwd=folder)
+
+    known = json.loads(status.stdout)
+    assert (known["state"], known["trials_judged"], len(known["top"])) == ("finished", 6, 5)
+
+
 def test_output_that_is_no_terminal_has_no_control_codes(finished):
     _, searched, retrained, evaluated = finished
 

@@ -7,7 +7,8 @@ from search.trial.metrics import Scores
 from search.views.figures import draw_accuracy, draw_confusion, draw_f1, draw_loss
 from search.views.report.album import Album
 from search.views.report.facts import Facts
-from search.views.report.markup import Content, Html, join, paragraph, table, tag
+from search.views.report.markup import Content, Html, join, paragraph, scrolling, table, tag
+from search.views.report.matrix import confusion_table
 from search.views.report.phrases import heat, percent
 from search.views.words import configuration, memory_of
 
@@ -66,27 +67,11 @@ def _confusion(facts: Facts, leader: TrialRecord, album: Album) -> Html:
     assert val is not None
     title = ", ".join([f"trial {leader.number} on validation", "counts and % of the actual label", *facts.marks])
     album.pictures["confusion"] = draw_confusion(val, facts.classes, title=title)
-    head = tag("tr", tag("th"), *(tag("th", tag("span", name)) for name in facts.classes))
-    rows = []
-    for k, (name, counts) in enumerate(zip(facts.classes, val.confusion, strict=True)):
-        cells = [_cell(n, sum(counts), is_right=j == k) for j, n in enumerate(counts)]
-        rows.append(tag("tr", tag("th", name), *cells))
-    matrix = tag("table", tag("thead", head), tag("tbody", *rows), class_="confusion")
     return join(
         tag("h3", "What it confuses"),
-        tag("div", matrix, class_="scroll", tabindex="0"),
+        scrolling(confusion_table(val.confusion, facts.classes)),
         paragraph("Wafers, and % of the actual label; rows are actual, columns called.", class_="small"),
     )
-
-
-def _cell(n: int, total: int, *, is_right: bool) -> Html:
-    if not n:
-        return tag("td", "·", class_="none")
-    share = n / total
-    red, green, blue = (0, 114, 178) if is_right else (213, 94, 0)
-    shade = 0.10 + (0.35 if is_right else 0.6) * share
-    style = f"background:rgba({red},{green},{blue},{shade:.2f})"
-    return tag("td", f"{n:,}", tag("small", f"{100 * share:.1f}" if share < 0.9995 else "100"), style=style)
 
 
 def _top(facts: Facts) -> Html:
