@@ -249,7 +249,7 @@ def test_nothing_waits_in_the_journal(folder, make_config, open_study, journal_o
     assert [trial.state for trial in journal_of(folder).trials] == [TrialState.FAIL]
 
 
-@pytest.mark.parametrize("n_lines", range(6))
+@pytest.mark.parametrize("n_lines", range(7))
 def test_an_end_that_was_begun_is_finished_and_never_half_forgotten(
     folder, make_config, open_study, assert_consistent, n_lines
 ):
@@ -261,7 +261,7 @@ def test_an_end_that_was_begun_is_finished_and_never_half_forgotten(
         before = len(folder.journal.read_text("utf-8").splitlines())
         study.reject(number, "out of memory")
     lines = folder.journal.read_text("utf-8").splitlines(keepends=True)
-    assert len(lines) == before + 6  # status, reason, F1, floor, works, and the state with the last value
+    assert len(lines) == before + 7  # status, reason, F1, shortfalls, floor, works, and the state with the last value
     folder.journal.write_text("".join(lines[: before + n_lines]), "utf-8")
 
     with open_study(folder, config) as again:
