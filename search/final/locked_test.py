@@ -81,7 +81,7 @@ def score_locked_test(request: EvaluateRequest, console: Console) -> int:
             leaky=dataset.splits.leaky,
             when=looks[-1]["when"],
             on=trained.on,
-            n_parameters=sum(tensor.numel() for tensor in trained.model.parameters()),
+            n_parameters=trained.n_parameters,
             config=trained.config,
         )
         write_predictions(_to_predictions(logits_NK, dataset, origin), final / NAME)

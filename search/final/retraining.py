@@ -22,7 +22,7 @@ from search.study.rows import report_from_row, report_to_row
 from search.trial.data import TrialData
 from search.trial.memory import keep_freed_memory
 from search.trial.params import TrialParams
-from search.trial.prediction import Predictor
+from search.trial.prediction import Ensemble, Predictor
 from search.trial.training import EpochReport, train_and_evaluate
 from search.views.figures import draw_curves
 from search.views.terminal import say
@@ -85,8 +85,9 @@ def retrain(request: RetrainRequest, console: Console) -> int:
         classes = dataset.wafers.classes
         reports, model = _train(params, data, key=key, out=request.out, classes=classes, console=console)
         trained = TrainedModel(
-            model=model,
+            model=Ensemble([model]),
             config=params.to_flat(),
+            seeds=(params.seed,),
             classes=classes,
             picture=dataset.picture,
             on=request.on,

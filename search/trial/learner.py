@@ -74,6 +74,8 @@ class Learner:
         self._loss = LOSSES[params.loss.name](counts, **params.loss.options)
         self._natural, self._drawn = counts.cpu(), torch.from_numpy(plan.end)
         self._shift = self.shift_for(params.decide_for)
+        spoken = self._drawn.double() * self._loss.prior_tilt.double() * self._shift.double().cpu().exp()
+        self._shares = (spoken / spoken.sum()).float()
 
     def shift_for(self, wanted: DecideFor) -> Tensor:
         """Compute what a decision for these class shares adds to the network's logits, shape (K,), on the device."""
@@ -91,7 +93,8 @@ class Learner:
         return self._decide_with(self.model if self._average is None else self._average.model)
 
     def _decide_with(self, network: nn.Module) -> Predictor:
-        return Predictor(network, shift=self._shift, test_time=self._params.test_time).to(self.device)
+        shift, shares = self._shift, self._shares
+        return Predictor(network, shift=shift, shares=shares, test_time=self._params.test_time).to(self.device)
 
     def learn(self, epoch: int) -> tuple[float, float]:
         """Train for one nominal epoch; return the mean loss and the accuracy.

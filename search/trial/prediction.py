@@ -1,5 +1,7 @@
 """From a trained network to decisions: for which class shares, and from how many views of a wafer."""
 
+import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -16,17 +18,22 @@ class Predictor(nn.Module):
     Args:
         network: Maps (N, 2, S, S) to logits (N, K).
         shift: Added to the logits, shape (K,); see `shift_prior`.
+        shares: Of the classes that the logits then take for granted, shape (K,), sum 1; None: equal ones.
         test_time: "single", or "symmetries": average the probabilities of the eight flips and quarter turns, at eight
             times the cost.
     """
 
     shift: Tensor
+    shares: Tensor
 
-    def __init__(self, network: nn.Module, *, shift: Tensor, test_time: TestTime = "single") -> None:
+    def __init__(
+        self, network: nn.Module, *, shift: Tensor, shares: Tensor | None = None, test_time: TestTime = "single"
+    ) -> None:
         super().__init__()
         self.network = network
         self.test_time = test_time
         self.register_buffer("shift", shift.float())
+        self.register_buffer("shares", torch.full_like(self.shift, 1 / len(shift)) if shares is None else shares)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 2, S, S) to logits (N, K), float32."""
@@ -35,6 +42,26 @@ class Predictor(nn.Module):
             return logits.float() + self.shift
         views = torch.stack([self.network(view).float().log_softmax(1) for view in symmetric_views(x)])
         return views.logsumexp(0) + self.shift
+
+
+class Ensemble(nn.Module):
+    """Several trained predictors, whose probabilities are averaged.
+
+    Args:
+        members: At least one; they must know the same classes.
+    """
+
+    def __init__(self, members: Sequence[Predictor]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 2, S, S) to logits (N, K), float32: of one member its own, of several log probabilities."""
+        if len(self.members) == 1:
+            logits: Tensor = self.members[0](x)
+            return logits
+        views = torch.stack([member(x).log_softmax(1) for member in self.members])
+        return views.logsumexp(0) - math.log(len(self.members))
 
 
 def symmetric_views(x: Tensor) -> list[Tensor]:

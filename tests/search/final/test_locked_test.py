@@ -18,7 +18,7 @@ from search.study.predictions import NAME, read_predictions
 from search.study.records import StudyFolder, write_atomically
 from search.trial.evaluation import judge_model
 from search.trial.params import from_flat
-from search.trial.prediction import Predictor
+from search.trial.prediction import Ensemble, Predictor
 
 CONFIG = DataConfig(wafers="synthetic", synthetic_wafers=600, image_size=16, epoch_samples=256)
 
@@ -33,7 +33,8 @@ def tested(tmp_path_factory):
     network = build_model("wafer_cnn", n_classes=9, options=params.model.options, seed=1)
     prints = {"data_fingerprint": dataset.wafers.fingerprint, "split_fingerprint": dataset.splits.fingerprint}
     trained = TrainedModel(
-        model=Predictor(network, shift=torch.linspace(-1, 1, 9), test_time="symmetries"),
+        model=Ensemble([Predictor(network, shift=torch.linspace(-1, 1, 9), test_time="symmetries")]),
+        seeds=(1,),
         config=params.to_flat(),
         classes=dataset.wafers.classes,
         picture=dataset.picture,

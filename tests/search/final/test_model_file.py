@@ -9,7 +9,7 @@ from models import build_model
 from search.errors import ConfigError
 from search.final.model_file import TrainedModel, load_model, save_model
 from search.trial.params import from_flat
-from search.trial.prediction import Predictor
+from search.trial.prediction import Ensemble, Predictor
 
 CLASSES = ("Center", "none")
 
@@ -29,7 +29,8 @@ def trained():
     params = from_flat({"model.wafer_cnn.width": 4, "test_time": "symmetries"}, where="test", image_size=16)
     network = build_model("wafer_cnn", n_classes=2, options=params.model.options, seed=1)
     return TrainedModel(
-        model=Predictor(network, shift=torch.tensor([0.5, -0.5]), test_time="symmetries").eval(),
+        model=Ensemble([Predictor(network, shift=torch.tensor([0.5, -0.5]), test_time="symmetries")]).eval(),
+        seeds=(1,),
         config=params.to_flat(),
         classes=CLASSES,
         picture=Picture(image_size=16, aspect="kept", encoding="coverage"),
@@ -82,7 +83,7 @@ def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 1}, "is not a model file of format 2"),
+        ({"format": 1}, "is not a model file of format 3"),
         ({"classes": ["Center", "Donut", "none"]}, "does not fit this version"),
         ({"state_dict": {}}, "does not fit this version"),
         ({"config": {"model": "wafer_cnnn"}}, "did you mean 'wafer_cnn'"),

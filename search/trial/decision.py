@@ -1,0 +1,42 @@
+"""From a model's logits to probabilities that mean what they say, and to calls."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NONE = "none"  # the class of wafers without a defect, in WM-811K and here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRule:
+    """What is fitted on wafers that the model was not trained on; as made, it changes nothing.
+
+    Attributes:
+        temperature: The logits are divided by it.
+        shifts: Added to the log probabilities before the largest is called, one for each class; () for none. Thresholds
+            per class are such shifts.
+        sure_from: A call with less probability is unsure; None if nothing was fitted.
+        defect_from: A wafer with this probability of any defect or more is called defective; None if nothing was
+            fitted, or no class is called "none".
+        fitted_on: Wafers that all this was fitted on, in words; "" if nothing was.
+        n_fitted: How many they were.
+    """
+
+    temperature: float = 1.0
+    shifts: tuple[float, ...] = ()
+    sure_from: float | None = None
+    defect_from: float | None = None
+    fitted_on: str = ""
+    n_fitted: int = 0
+
+    def probabilities(self, logits_NK: Tensor) -> Tensor:
+        """Turn logits, shape (N, K), into probabilities, shape (N, K), float32."""
+        return (logits_NK.float() / self.temperature).softmax(1)
+
+    def call(self, probabilities_NK: Tensor) -> Tensor:
+        """Call one class for each wafer, shape (N,), int64."""
+        if not self.shifts:
+            return probabilities_NK.argmax(1)
+        shifts = torch.tensor(self.shifts, device=probabilities_NK.device)
+        return (probabilities_NK.clamp_min(1e-12).log() + shifts).argmax(1)
