@@ -29,7 +29,7 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or n_in != n_out:
             self.shortcut = nn.Sequential(*conv_norm(n_in, n_out, norm=norm, kernel=1))
-        # The steps of the 1x1 convolution, taken before it: with them, and fewer than eight channels, oneDNN writes past
+        # The steps of the 1x1 convolution, before it: with them, and fewer than eight channels, oneDNN writes past
         # its memory on processors without AVX-512, and crashes or learns nonsense (uxlfoundation/oneDNN#6035).
         self.step = nn.AvgPool2d(1, stride) if stride > 1 else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
