@@ -236,13 +236,14 @@ PROTOCOLS: Mapping[str, Callable[..., Splits]] = {
 }
 
 
-def k_folds(wafers: WaferSet, *, k: int, seed: int) -> list[Splits]:
-    """Divide all labelled wafers into k folds that share no lot and no map, classes in equal shares.
+def k_folds(wafers: WaferSet, *, k: int, seed: int, within: Indices | None = None) -> list[Splits]:
+    """Divide labelled wafers into k folds that share no lot and no map, classes in equal shares.
 
     Args:
-        wafers: The wafers; unlabelled ones are left out.
+        wafers: The wafers.
         k: How many folds, at least 2.
         seed: Of the division.
+        within: Which wafers are divided; None: all labelled ones. One that stands there several times counts once.
 
     Returns:
         One split per fold: it is val, all others are train, and test is empty.
@@ -252,13 +253,13 @@ def k_folds(wafers: WaferSet, *, k: int, seed: int) -> list[Splits]:
     """
     if k < 2:
         raise DataError(f"k_folds: k must be at least 2; got {k}")
-    labelled = labelled_wafers(wafers)
-    groups = link_wafers(wafers.lots[labelled], wafers.content[labelled])
-    folds = _divide(wafers, labelled, groups, shares=np.full(k, 1 / k), seed=seed, what="lots")
+    rows = labelled_wafers(wafers) if within is None else np.unique(within)
+    groups = link_wafers(wafers.lots[rows], wafers.content[rows])
+    folds = _divide(wafers, rows, groups, shares=np.full(k, 1 / k), seed=seed, what="lots")
     nobody = np.empty(0, dtype=np.int64)
     splits = []
     for i, fold in enumerate(folds):
-        train = np.setdiff1d(labelled, fold)
+        train = np.setdiff1d(rows, fold)
         fingerprint = fingerprint_parts(wafers, (train, fold, nobody))
         splits.append(
             Splits(train=train, val=fold, test=nobody, fingerprint=fingerprint, protocol=f"lot, fold {i + 1} of {k}")

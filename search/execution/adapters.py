@@ -16,7 +16,11 @@ from search.errors import ConfigError
 from search.execution.garbage import Tidying
 from search.execution.interrupts import Interrupts
 from search.execution.trainable import FAILED, HALTED, OK, REJECTED, read_report
+from search.study.rows import TrialRecord
 from search.study.study import Decision, Study
+
+# What a slot must know of a trial, beside its configuration.
+Brief = Callable[[TrialRecord], Mapping[str, object]]
 
 
 @contextmanager
@@ -37,10 +41,18 @@ def _takes_no_more(study: Study) -> bool:
 
 
 class StudySearcher(Searcher):
-    """Hands the study's trials to Tune."""
+    """Hands the study's trials to Tune.
 
-    def __init__(self, study: Study, *, resources: Mapping[str, object], interrupts: Interrupts) -> None:
+    Args:
+        study: Asks.
+        resources: What every slot gets.
+        brief: Says what else a trial's slot must know of it.
+        interrupts: Catches the signals.
+    """
+
+    def __init__(self, study: Study, *, resources: Mapping[str, object], brief: Brief, interrupts: Interrupts) -> None:
         super().__init__()
+        self._brief = brief
         self._study = study
         self._resources = resources
         self._interrupts = interrupts
@@ -74,6 +86,7 @@ class StudySearcher(Searcher):
             "expected_memory": assignment.expected_memory,
             "checkpoint": str(self._study.folder.checkpoint(assignment.number)),
             "slot": record.slot,
+            **self._brief(record),
             **self._resources,
         }
 

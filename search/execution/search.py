@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.cluster import Cluster, start_ray, stop_ray
+from search.execution.confirming import ConfirmRequest, confirm_study
 from search.execution.device import Share, find_share
 from search.execution.gauges import Gauges
 from search.execution.interrupts import Interrupts
@@ -104,7 +105,9 @@ def prepare(request: Request) -> Prepared:
 
 
 def search(request: Request, console: Console) -> int:
-    """Search, or go on searching; everything found is in the study's folder when this returns.
+    """Search, or go on searching, and confirm the best where the space asks for that.
+
+    Everything found is in the study's folder when this returns.
 
     Returns:
         The exit code: DONE, or INTERRUPTED if the same command would go on.
@@ -115,6 +118,21 @@ def search(request: Request, console: Console) -> int:
         StudyAborted: If trials fail one after the other.
     """
     found = prepare(request)
+    code = _search(found, request, console)
+    wanted = found.config.confirm
+    if code != DONE or wanted is None or not found.folder.best.exists():
+        return code
+    again = ConfirmRequest(
+        study=found.folder,
+        results=request.results,
+        address=request.address,
+        dashboard=request.dashboard,
+        detail=request.detail,
+    )
+    return confirm_study(again, found.config, found.dataset, console)
+
+
+def _search(found: Prepared, request: Request, console: Console) -> int:
     config, dataset, data, folder = found.config, found.dataset, found.data, found.folder
     chat = WarningsOnly(file=console.file) if request.detail == "quiet" else console
     for text in (describe(dataset), *absent_classes(dataset)):

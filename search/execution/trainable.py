@@ -4,23 +4,27 @@ Actors are reused, so that torch, the device and the data stay warm between tria
 as a result; the actor itself fails only when its process can no longer be trusted.
 """
 
+import io
 import json
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
+from numpy.typing import NDArray
 from ray import tune
 from torch import nn
 
-from data_pipeline.batches import wrap_arrays
+from data_pipeline.batches import plain_batches, wrap_arrays
 from search.errors import ConfigError, TrialFailed
 from search.study.checkpoints import load_checkpoint, save_checkpoint
+from search.study.records import write_atomically
 from search.study.rows import report_from_row, report_to_row
-from search.trial.data import TrialData
+from search.trial.data import TrialData, take_rows
+from search.trial.evaluation import choose_dtype, predict_batches
 from search.trial.memory import (
     explain_out_of_memory,
     is_out_of_memory,
@@ -32,14 +36,16 @@ from search.trial.params import from_flat
 from search.trial.training import EpochReport, Evaluation, train_and_evaluate
 
 OK, REJECTED, HALTED, FAILED = "ok", "rejected", "halted", "failed"
+Rows = NDArray[np.int64]
 
 
 class WaferTrial(tune.Trainable):
     """Trains what its config says, one nominal epoch per step.
 
     The config holds `number`, `params` (flat, as JSON), `epochs_done`, `checkpoint` (a path), `batch_size` and
-    `expected_memory` (bytes; 0 if unknown) for messages; and of the slot `slot` (its number), `cpus`, `gpus` and
-    `arrays` (a reference to what `share_arrays` returns).
+    `expected_memory` (bytes; 0 if unknown) for messages; of the slot `slot` (its number), `cpus`, `gpus` and `arrays`
+    (a reference to what `share_arrays` returns); and, where a trial is judged on another division than the search's,
+    `division` (its number there), and `predictions`, a path where its last logits are kept.
     """
 
     @classmethod
@@ -56,13 +62,15 @@ class WaferTrial(tune.Trainable):
         self._device = torch.device("cuda" if torch.cuda.is_available() and config["gpus"] else "cpu")
         self._classes: tuple[str, ...] = arrays["classes"]
         self._image_size: int = arrays["image_size"]
-        self._data = TrialData(
+        self._own = TrialData(
             train=wrap_arrays(arrays["train_maps"], arrays["train_labels"]),
             val=wrap_arrays(arrays["val_maps"], arrays["val_labels"]),
             n_classes=len(self._classes),
             epoch_samples=arrays["epoch_samples"],
             features=arrays["features"],
         ).to(self._device)
+        self._divisions: list[tuple[Rows, Rows]] = arrays["divisions"]
+        self._data, self._division = self._own, 0
         self._broken: str | None = None
         self.reset_config(config)
 
@@ -111,6 +119,7 @@ class WaferTrial(tune.Trainable):
         path, key = Path(self._config["checkpoint"]), self._config["params"]
         if self._training is None:
             restart_peak(self._device)
+            self._divide(self._config.get("division", 0))
             saved = load_checkpoint(path, key=key)
             params = from_flat(json.loads(key), where="trial", image_size=self._image_size)
             self._training = train_and_evaluate(
@@ -122,8 +131,32 @@ class WaferTrial(tune.Trainable):
             if saved and saved[0].epoch > self._config["epochs_done"]:
                 return saved[0]  # a crash came between writing the checkpoint and recording its report
         evaluation = next(self._training)
+        self._keep_predictions(evaluation)
         save_checkpoint(path, evaluation, classes=self._classes, key=key)
         return evaluation.report
+
+    def _divide(self, division: int) -> None:
+        """Take on the data of another division; the one before it is let go."""
+        if division != self._division:
+            self._data = self._own
+            self._data = take_rows(self._own, *self._divisions[division - 1]) if division else self._own
+            self._division = division
+
+    def _keep_predictions(self, evaluation: Evaluation) -> None:
+        """Write the logits of the judged wafers where that is asked for, after the last epoch."""
+        path = self._config.get("predictions")
+        params = from_flat(json.loads(self._config["params"]), where="trial", image_size=self._image_size)
+        if not path or evaluation.report.epoch < params.epochs:
+            return
+        assert self._training is not None and self._data.val is not None
+        try:
+            next(self._training)
+        except StopIteration as end:
+            dtype = choose_dtype(params.precision, self._device)
+            logits, _ = predict_batches(end.value, plain_batches(self._data.val), dtype=dtype)
+            buffer = io.BytesIO()
+            np.save(buffer, logits.cpu().numpy())
+            write_atomically(Path(path), buffer.getvalue())
 
     def _explain(self, error: Exception) -> str:
         return explain_out_of_memory(
@@ -146,11 +179,20 @@ def read_report(result: Mapping[str, Any]) -> EpochReport:
     return report_from_row(json.loads(result["row"]))
 
 
-def share_arrays(data: TrialData, *, classes: tuple[str, ...], image_size: int) -> dict[str, Any]:
-    """Collect what every slot needs, as plain arrays that Ray can share without copying."""
+def share_arrays(
+    data: TrialData, *, classes: tuple[str, ...], image_size: int, divisions: Sequence[tuple[Rows, Rows]] = ()
+) -> dict[str, Any]:
+    """Collect what every slot needs, as plain arrays that Ray can share without copying.
+
+    Args:
+        data: Training and validation wafers.
+        classes: Names of the K classes.
+        image_size: Pixels per side.
+        divisions: Other divisions of the same wafers: rows to learn from and to judge by, counted through both parts.
+    """
     assert data.val is not None
     arrays: dict[str, Any] = {"classes": classes, "image_size": image_size, "epoch_samples": data.epoch_samples}
-    arrays["features"] = data.features
+    arrays |= {"features": data.features, "divisions": list(divisions)}
     for name, part in (("train", data.train), ("val", data.val)):
         arrays[f"{name}_maps"] = np.ascontiguousarray(part.maps.numpy())
         arrays[f"{name}_labels"] = np.ascontiguousarray(part.labels.numpy())

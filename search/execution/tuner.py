@@ -2,23 +2,30 @@
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ray
 from ray import tune
 
 from search.errors import StudyAborted
-from search.execution.adapters import StudyScheduler, StudySearcher
+from search.execution.adapters import Brief, StudyScheduler, StudySearcher
 from search.execution.cluster import Cluster
 from search.execution.interrupts import Interrupts
-from search.execution.trainable import WaferTrial, share_arrays
+from search.execution.trainable import Rows, WaferTrial, share_arrays
 from search.execution.watch import Watch, doors_of_ray
 from search.study.study import Study
 from search.trial.data import TrialData
 
 
 def run_trials(
-    study: Study, data: TrialData, cluster: Cluster, *, on_event: Callable[[int], None], interrupts: Interrupts
+    study: Study,
+    data: TrialData,
+    cluster: Cluster,
+    *,
+    on_event: Callable[[int], None],
+    interrupts: Interrupts,
+    divisions: Sequence[tuple[Rows, Rows]] = (),
+    brief: Brief = lambda record: {},
 ) -> bool:
     """Run trials until the study is over.
 
@@ -28,6 +35,9 @@ def run_trials(
         cluster: From `start_ray`.
         on_event: Called with a trial's number after each of its reports, and when it ends.
         interrupts: Catches the signals.
+        divisions: See `share_arrays`.
+        brief: Says what a slot must know of a trial beside its configuration: its `division`, where to keep its
+            `predictions`.
 
     Returns:
         True if the study is over, False if it was interrupted by SIGINT or SIGTERM.
@@ -38,7 +48,8 @@ def run_trials(
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong, the study says or raises
     interrupts.listen()
-    arrays = share_arrays(data, classes=study.classes, image_size=study.config.data.image_size)
+    size = study.config.data.image_size
+    arrays = share_arrays(data, classes=study.classes, image_size=size, divisions=divisions)
     resources = {"cpus": cluster.cpus, "gpus": cluster.gpus, "arrays": ray.put(arrays)}
 
     def on_lost(who: str) -> None:
@@ -50,7 +61,7 @@ def run_trials(
         tuner = tune.Tuner(
             WaferTrial,  # not in with_parameters, which would hide its name from the dashboard
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(study, resources=resources, interrupts=interrupts),
+                search_alg=StudySearcher(study, resources=resources, brief=brief, interrupts=interrupts),
                 scheduler=StudyScheduler(study, on_event=on_event, interrupts=interrupts),
                 num_samples=-1,
                 max_concurrent_trials=cluster.slots,

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data_pipeline.encode import Aspect, Encoding
 from search.space.expressions import Expression
@@ -111,6 +111,28 @@ class SearchConfig(Section):
         return parse_duration(value) if isinstance(value, str) else value
 
 
+class ConfirmConfig(Section):
+    """How the best are trained again, to learn which of them is best and what it is worth."""
+
+    top: int = Field(3, ge=1, le=50, description="So many of the best that ran to their end.")
+    seeds: int = Field(
+        3, ge=0, le=100, description="Fresh seeds for each, on the same division of the wafers as in the search."
+    )
+    folds: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Further trainings of each, on all but one of so many folds of the training and validation lots; "
+        "then these decide. 0: none, else at least 2.",
+    )
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> "ConfirmConfig":
+        if self.folds == 1 or not self.seeds + self.folds:
+            raise ValueError("must train something: seeds from 1, or folds from 2")
+        return self
+
+
 class ResourcesConfig(Section):
     """What one trial gets."""
 
@@ -157,6 +179,7 @@ class StudyConfig:
         floors: What the F1 of single classes, or any other score, must reach.
         search: How long and how.
         resources: What one trial gets.
+        confirm: How the best are confirmed when the search is over; None: not at all.
     """
 
     name: str
@@ -168,6 +191,7 @@ class StudyConfig:
     floors: tuple[Floor, ...]
     search: SearchConfig
     resources: ResourcesConfig
+    confirm: ConfirmConfig | None = None
 
     def forbids(self, config: Config) -> str | None:
         """Say why a flat configuration is never tried, or return None."""
@@ -186,6 +210,7 @@ class StudyConfig:
             "constraints": [floor.text for floor in self.floors],
             "search": self.search.model_dump(),
             "resources": self.resources.model_dump(),
+            "confirm": self.confirm.model_dump() if self.confirm else "none",
         }
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from search.errors import ConfigError
-from search.space.config import DataConfig, ResourcesConfig, Rule, SearchConfig, Section, StudyConfig
+from search.space.config import ConfirmConfig, DataConfig, ResourcesConfig, Rule, SearchConfig, Section, StudyConfig
 from search.space.dice import DRAWS, Dice, look_over
 from search.space.expressions import ExpressionError, check_expression, parse_expression
 from search.space.floors import Floor, parse_floor
@@ -24,9 +24,7 @@ from search.space.strict_yaml import read_yaml
 from search.trial.params import find_contradiction, split_key
 from search.trial.vocabulary import nearest
 
-# A part of the grammar that is designed but not built; to ignore it silently would be worse than to lack it.
-_NOT_YET = ("confirm",)
-_SECTIONS = ("name", "data", "space", "objective", "first", "forbid", "constraints", "search", "resources")
+_SECTIONS = ("name", "data", "space", "objective", "first", "forbid", "constraints", "search", "resources", "confirm")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _TYPES = {
     "int_type": "a whole number",
@@ -80,9 +78,7 @@ def load_study_config(path: Path, *, overrides: Mapping[str, Any] | None = None)
         if isinstance(tree[section], dict):
             tree[section][leaf] = value
     for key in tree:
-        if key in _NOT_YET:
-            problems.add((key,), "is not supported yet; remove it")
-        elif key not in _SECTIONS:
+        if key not in _SECTIONS:
             problems.add((key,), f"unknown key; {nearest(key, list(_SECTIONS))}")
     data = read_section(DataConfig, tree, "data", problems)
     search = read_section(SearchConfig, tree, "search", problems)
@@ -97,6 +93,7 @@ def load_study_config(path: Path, *, overrides: Mapping[str, Any] | None = None)
         floors=_read_floors(tree.get("constraints", []), problems),
         search=search,
         resources=read_section(ResourcesConfig, tree, "resources", problems),
+        confirm=_read_confirm(tree, problems),
     )
     _check_first(tree.get("first", []), config.space, problems)
     _check_together(config, problems)
@@ -114,6 +111,13 @@ def read_section(kind: type[_Section], tree: Mapping[str, Any], key: str, proble
         for entry in error.errors():
             problems.add((key, *entry["loc"]), _describe(kind, entry))
         return kind()
+
+
+def _read_confirm(tree: Mapping[str, Any], problems: Problems) -> ConfirmConfig | None:
+    """Read how the best are confirmed; nothing is unless the file has this section."""
+    if tree.get("confirm", "none") == "none":
+        return None
+    return read_section(ConfirmConfig, tree, "confirm", problems)
 
 
 def _describe(kind: type[BaseModel], entry: Any) -> str:

@@ -4,8 +4,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
+
+from search.trial import intervals
+from search.trial.intervals import Counts, Statistic, Values
 from search.trial.metrics import Scores
 
 METRICS = ("balanced_macro_f1", "macro_f1", "worst_class_f1")
@@ -50,7 +55,22 @@ class Objective:
         present = {name: weight for name, weight in self.weights.items() if not math.isnan(f1[name])}
         return float(sum(weight * f1[name] for name, weight in present.items()) / sum(present.values()))
 
+    def statistic(self, classes: Sequence[str]) -> Statistic:
+        """Return what the objective makes of one confusion matrix, for intervals."""
+        if self.metric != "weighted_f1":
+            found: Statistic = getattr(intervals, self.metric)
+            return found
+        weights = {list(classes).index(name): weight for name, weight in self.weights.items()}
+        return partial(_weighted_f1, weights=weights)
+
     def to_tree(self) -> dict[str, Any]:
         """Write it in the form in which YAML files hold it."""
         what = {"weights": dict(self.weights)} if self.weights else {"maximize": self.metric}
         return {**what, "over": self.over}
+
+
+def _weighted_f1(confusions: Counts, *, weights: Mapping[int, float]) -> Values:
+    f1 = np.stack([intervals.f1_of(k)(confusions) for k in weights])
+    share = np.where(np.isnan(f1), 0.0, np.array(list(weights.values()))[:, None])
+    result: Values = (share * np.nan_to_num(f1)).sum(0) / share.sum(0)
+    return result

@@ -9,6 +9,7 @@ from search.space.config import DataConfig
 from search.space.config_file import read_section
 from search.space.problems import Problems
 from search.space.strict_yaml import dump_yaml, read_yaml
+from search.study.confirmed import Confirmed, describe_candidate, read_confirmed, sentences
 from search.study.marks import marks_of, name_wafers, warnings_of
 from search.study.records import write_atomically
 from search.study.rows import COMPLETE, STOPPED, TrialRecord
@@ -18,6 +19,10 @@ from search.trial.params import TrialParams, from_flat
 from search.trial.vocabulary import nearest
 
 _FORMAT = 2
+_UNCONFIRMED = (
+    "The best of many noisy scores overstates itself: what it is worth, `python -m search.confirm` and the locked test "
+    "say."
+)
 _KEYS = ("format", "study", "trial", "data", "data_fingerprint", "split_fingerprint", "cpu_threads", "params")
 
 
@@ -45,17 +50,23 @@ class Best:
 
 
 def write_best(study: Study, data: Mapping[str, Any]) -> TrialRecord | None:
-    """Write best.yaml if any trial ran to its end.
+    """Write best.yaml if any trial ran to its end: with the confirmed configuration, else with the search's winner.
 
     Args:
         study: The study.
         data: From `describe_data`.
 
     Returns:
-        The best trial; None if there is none.
+        The trial that it holds; None if there is none.
     """
-    record = study.best
-    if record is None or record.scores is None:
+    winner = study.best
+    if winner is None:
+        return None
+    confirmed = read_confirmed(study.folder)
+    if confirmed and not confirmed.is_of(winner.number, data["split_fingerprint"]):
+        confirmed = None  # the search has gone on since
+    record = study.records[confirmed.chosen] if confirmed else winner
+    if record.scores is None:
         return None
     wafers = study.config.data.wafers
     where = wafers if wafers in ("auto", "synthetic") else str(Path(wafers).resolve())
@@ -69,7 +80,7 @@ def write_best(study: Study, data: Mapping[str, Any]) -> TrialRecord | None:
         "cpu_threads": study.config.resources.cpus,
         "params": from_flat(record.config, where="best", image_size=study.config.data.image_size).to_flat(),
     }
-    write_atomically(study.folder.best, _comment(study, record, record.scores, data) + dump_yaml(tree))
+    write_atomically(study.folder.best, _comment(study, record, record.scores, data, confirmed) + dump_yaml(tree))
     return record
 
 
@@ -111,7 +122,9 @@ def load_best(path: Path) -> Best:
     )
 
 
-def _comment(study: Study, record: TrialRecord, scores: Scores, data: Mapping[str, Any]) -> str:
+def _comment(
+    study: Study, record: TrialRecord, scores: Scores, data: Mapping[str, Any], confirmed: Confirmed | None
+) -> str:
     """Say in comments where the configuration comes from and what it scored."""
     objective = study.config.objective.metric
     lines = [
@@ -127,7 +140,12 @@ def _comment(study: Study, record: TrialRecord, scores: Scores, data: Mapping[st
             for k, name in enumerate(study.classes)
         ),
         *warnings_of(data),
-        "The best of many noisy scores overstates itself: what it is worth, the locked test says.",
+        *(_comment_confirmed(confirmed) if confirmed else [_UNCONFIRMED]),
         f"Next: python -m search.retrain {study.folder.path.name}",
     ]
     return "".join(f"# {line}\n" for line in lines)
+
+
+def _comment_confirmed(confirmed: Confirmed) -> list[str]:
+    rows = [f"  {describe_candidate(row)}" for row in confirmed.candidates]
+    return [f"Confirmed, {confirmed.metric} in %, intervals of 95 %:", *rows, *sentences(confirmed)]

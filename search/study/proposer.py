@@ -42,6 +42,7 @@ class Proposer:
         seed: Of everything random here.
         forbids: Says why a flat configuration may not be tried, or returns None.
         rungs: Lists the epochs at which trials of a given length are judged.
+        only_points: Whether nothing is proposed but what is asked for by its values.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Proposer:
         seed: np.random.SeedSequence,
         forbids: Callable[[Config], str | None],
         rungs: Callable[[int], list[int]],
+        only_points: bool = False,
     ) -> None:
         self._space = space
         self._forbids = forbids
@@ -66,7 +68,7 @@ class Proposer:
             case _:
                 self._sampler = OptunaSampler(sampler, space, seed=for_sampler, forbids=forbids)
         self._random = random.Random(for_dice)
-        self._is_spent = False
+        self._is_spent = only_points
         self._seen: set[frozenset[tuple[str, Scalar]]] = set()
 
     def propose(self, point: Config | None = None) -> Proposal | None:

@@ -19,9 +19,10 @@ from search.space.strict_yaml import dump_yaml, read_yaml
 from search.study.records import StudyFolder, read_json, write_atomically, write_json
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "scikit-learn")
-# Raising these is how a study is extended; where the wafers lie does not matter, their fingerprint does.
+# Raising these is how a study is extended; where the wafers lie does not matter, their fingerprint does; and what
+# comes after the search changes nothing in it.
 _LIMITS = ("search.trials", "search.time", "search.gpu_hours", "search.failures")
-_MAY_DIFFER = (*_LIMITS, "resources", "data.wafers")
+_MAY_DIFFER = (*_LIMITS, "resources", "confirm", "data.wafers")
 
 
 class _Absent:

@@ -92,6 +92,11 @@ class StudyFolder:
         return self.path / "failures" / f"trial-{trial:04d}.txt"
 
 
+def confirm_folder(folder: StudyFolder) -> StudyFolder:
+    """Return where a study's confirmation lies: a study of its own."""
+    return StudyFolder(folder.path / "confirm")
+
+
 def find_study(asked: str, *, results: Path = RESULTS) -> StudyFolder:
     """Find a study by its folder, or by its name below `results`.
 

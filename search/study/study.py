@@ -68,6 +68,7 @@ class Study:
         classes: Names of the K classes.
         clock: Tells the time in seconds, from anywhere; a simulator has its own.
         check: Reads a flat configuration as `from_flat` does; the simulation of another task's space has its own.
+        only_first: Whether nothing is tried but the `first` points.
 
     Attributes:
         plan: Says how many bytes a configuration will hold on its device; None until somebody knows that device.
@@ -87,6 +88,7 @@ class Study:
         classes: tuple[str, ...],
         clock: Callable[[], float] = time.monotonic,
         check: Callable[..., TrialParams] = from_flat,
+        only_first: bool = False,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -97,6 +99,7 @@ class Study:
         self.is_exhausted = False
         self._clock = clock
         self._check = check
+        self._only_first = only_first
         self._opened = clock()
         self._asha = make_judge(config.search.stop.asha) if config.search.stop else None
         self._live: set[int] = set()
@@ -399,6 +402,7 @@ class Study:
             seed=seed,
             forbids=self.config.forbids,
             rungs=self._asha.rungs if self._asha else lambda length: [],
+            only_points=self._only_first,
         )
         untold = self._journal.unfinished()
         known = {key: {record.origin.get(key) for record in records} for key in ("first", "retry_of")}

@@ -3,9 +3,12 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data_pipeline.batches import EncodedWafers
+from data_pipeline.dataset import join_parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,3 +33,22 @@ class TrialData:
         """Copy to a device; on the CPU nothing is copied."""
         val = None if self.val is None else self.val.to(device)
         return replace(self, train=self.train.to(device), val=val)
+
+
+def take_rows(data: TrialData, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64]) -> TrialData:
+    """Divide the same wafers otherwise.
+
+    Args:
+        data: With a validation part; its wafers are counted through training and validation.
+        train_rows: Which of them to learn from, ascending.
+        val_rows: Which of them to judge by, ascending.
+    """
+    assert data.val is not None
+    own_train, own_val, n = data.train, data.val, len(data.train)
+
+    def take(rows: NDArray[np.int64]) -> EncodedWafers:
+        first, second = (torch.from_numpy(part) for part in np.split(rows, [np.searchsorted(rows, n)]))
+        device = own_train.labels.device
+        return join_parts(own_train.select(first.to(device)), own_val.select((second - n).to(device)))
+
+    return replace(data, train=take(train_rows), val=take(val_rows))

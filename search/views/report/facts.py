@@ -124,10 +124,7 @@ class Facts:
     @property
     def statistic(self) -> Statistic:
         """The objective of one confusion matrix."""
-        if self.objective.metric != "weighted_f1":
-            found: Statistic = getattr(intervals, self.objective.metric)
-            return found
-        return _weighted({self.classes.index(name): weight for name, weight in self.objective.weights.items()})
+        return self.objective.statistic(self.classes)
 
     def interval(self, record: TrialRecord) -> Interval | None:
         """Put an interval around the objective of a trial's last epoch."""
@@ -184,16 +181,6 @@ def confusion_of(record: TrialRecord) -> NDArray[np.int64] | None:
     """Return the confusion matrix of a trial's last report."""
     last = record.reports[-1].val if record.reports else None
     return None if last is None else np.array(last.confusion)
-
-
-def _weighted(weights: Mapping[int, float]) -> Statistic:
-    def weighted_f1(confusions: NDArray[Any]) -> NDArray[np.float64]:
-        f1 = np.stack([intervals.f1_of(k)(confusions) for k in weights])
-        share = np.where(np.isnan(f1), 0.0, np.array(list(weights.values()))[:, None])
-        result: NDArray[np.float64] = (share * np.nan_to_num(f1)).sum(0) / share.sum(0)
-        return result
-
-    return weighted_f1
 
 
 def _objective(tree: Mapping[str, Any]) -> Objective:

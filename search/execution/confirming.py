@@ -1,0 +1,185 @@
+"""Training the best of a search again, on the same slots, and saying which of them is best and what it is worth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from data_pipeline.dataset import Dataset
+from search.errors import DONE, INTERRUPTED, ConfigError
+from search.execution.cluster import start_ray, stop_ray
+from search.execution.device import find_share
+from search.execution.interrupts import Interrupts
+from search.execution.observers import Observers
+from search.execution.tuner import run_trials
+from search.space.config import ConfirmConfig, StudyConfig
+from search.space.config_file import load_study_config
+from search.space.space import Config
+from search.space.strict_yaml import dump_yaml, read_yaml
+from search.study.best import write_best
+from search.study.confirmation import (
+    choose_candidates,
+    configure,
+    divide,
+    fold_of,
+    plan_runs,
+    predictions_path,
+)
+from search.study.confirmed import Confirmed, write_confirmed
+from search.study.data import check_same_data, describe, open_data, trial_data
+from search.study.judging import conclude
+from search.study.marks import marks_of
+from search.study.planning import Planner
+from search.study.provenance import describe_data, record_attempt
+from search.study.records import StudyFolder, confirm_folder, read_json
+from search.study.rows import TrialRecord
+from search.study.study import Study
+from search.views.confirmed import show_confirmed
+from search.views.report import write_report
+from search.views.terminal import Detail, SearchView, WarningsOnly, say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmRequest:
+    """What the user asks for.
+
+    Attributes:
+        study: Whose best are confirmed.
+        results: Folder of all studies; encoded maps are kept there.
+        overrides: Values of the study's `confirm` section that are to be others.
+        data: Wafers to use instead of those that the study names; they must be the same ones.
+        address: Of a Ray cluster; None starts one here.
+        dashboard: Whether a Ray started here serves its dashboard.
+        detail: How much is said meanwhile, see `SearchView`.
+    """
+
+    study: StudyFolder
+    results: Path
+    overrides: Mapping[str, int] = field(default_factory=dict)
+    data: str | None = None
+    address: str | None = None
+    dashboard: bool = True
+    detail: Detail = "normal"
+
+
+def confirm(request: ConfirmRequest, console: Console) -> int:
+    """Confirm a study that was searched before.
+
+    Raises:
+        ConfigError: If there is nothing to confirm, or anything asked for is impossible.
+        DataError: If the wafers cannot be used.
+        StudyAborted: If runs fail one after the other.
+    """
+    asked = {f"confirm.{key}": value for key, value in request.overrides.items()}
+    config = load_study_config(request.study.resolved, overrides={"confirm.top": 3, **asked} if asked else None)
+    if request.data is not None:
+        config = replace(config, data=config.data.model_copy(update={"wafers": request.data}))
+    dataset = open_data(config.data, results=request.results)
+    known = read_json(request.study.provenance)["data"]
+    check_same_data(dataset, fingerprint=known["fingerprint"], split_fingerprint=known["split_fingerprint"])
+    say(console, describe(dataset))
+    return confirm_study(request, config, dataset, console)
+
+
+def confirm_study(request: ConfirmRequest, config: StudyConfig, dataset: Dataset, console: Console) -> int:
+    """Train the best again, or go on with that; what is found then stands in best.yaml and on the page.
+
+    Returns:
+        The exit code: DONE, or INTERRUPTED if the same command would go on.
+    """
+    wanted, folder, data = config.confirm or ConfirmConfig(), request.study, describe_data(dataset)
+    chat = WarningsOnly(file=console.file) if request.detail == "quiet" else console
+    with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
+        candidates = choose_candidates(list(study.records.values()), top=wanted.top)
+        if not candidates:
+            floors = " and meets the constraints" if config.floors else ""
+            raise ConfigError(f"{folder.path}: no trial ran to its end{floors}, so there is nothing to confirm")
+        sub = confirm_folder(folder)
+        runs = configure(config, plan_runs(candidates, wanted), study.records)
+        runs = _after_earlier(runs, sub)
+        with Study(sub, runs, classes=dataset.wafers.classes, only_first=True) as confirmation:
+            say(chat, _tell_plan(candidates, wanted, confirmation))
+            is_over = confirmation.is_over or _run(confirmation, dataset, request, chat, console, interrupts, wanted)
+            if not is_over:
+                return INTERRUPTED
+            found = conclude(config, candidates, confirmation.records, sub, dataset, n_folds=wanted.folds)
+        return _tell(study, found, data, console, chat)
+
+
+def _after_earlier(runs: StudyConfig, folder: StudyFolder) -> StudyConfig:
+    """Put the runs behind those of an earlier call, whose order the study remembers."""
+    earlier: list[Config] = read_yaml(folder.resolved)[0]["first"] if folder.resolved.exists() else []
+    points = [*earlier, *(point for point in runs.first if point not in earlier)]
+    limits = runs.search.model_copy(update={"trials": len(points)})
+    return replace(runs, first=tuple(points), search=limits)
+
+
+def _tell_plan(candidates: Sequence[TrialRecord], wanted: ConfirmConfig, confirmation: Study) -> str:
+    parts = [f"{wanted.seeds} fresh seeds"] if wanted.seeds else []
+    parts += [f"{wanted.folds} folds of other lots"] if wanted.folds else []
+    names = ", ".join(str(record.number) for record in candidates)
+    done = f"; {len(confirmation.records)} of them have begun before" if confirmation.records else ""
+    return (
+        f"confirming the best {len(candidates)} (trials {names}) by {' and '.join(parts)} each: "
+        f"{len(confirmation.config.first)} trainings to their end{done}"
+    )
+
+
+def _run(
+    confirmation: Study,
+    dataset: Dataset,
+    request: ConfirmRequest,
+    chat: Console,
+    console: Console,
+    interrupts: Interrupts,
+    wanted: ConfirmConfig,
+) -> bool:
+    """Train what is left on Ray's slots; return whether nothing is left."""
+    config, folder = confirmation.config, confirmation.folder
+    divisions = divide(dataset, n_folds=wanted.folds)
+    arrays = trial_data(dataset, config.data)
+    say(chat, "starting Ray ...")
+    cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
+    try:
+        text = dump_yaml(config.to_tree())
+        record_attempt(folder, config, describe_data(dataset), space_text=text, device=cluster.device)
+        say(chat, cluster.describe())
+        share = find_share(gpus=cluster.gpus, slots=cluster.slots)
+        confirmation.plan = Planner(
+            data=config.data,
+            n_train=len(arrays.train),
+            n_val=len(arrays.val or ()),
+            n_classes=arrays.n_classes,
+            auto=share.auto,
+        ).total
+        view = SearchView(confirmation, console, marks=marks_of(describe_data(dataset)), detail=request.detail)
+        with Observers([view], on_broken=partial(say, chat)) as observers:
+            return run_trials(
+                confirmation,
+                arrays,
+                cluster,
+                on_event=observers.on_event,
+                interrupts=interrupts,
+                divisions=[(division.train_rows, division.val_rows) for division in divisions[1:]],
+                brief=partial(_brief, folder),
+            )
+    finally:
+        stop_ray()
+
+
+def _brief(folder: StudyFolder, record: TrialRecord) -> dict[str, object]:
+    """Tell a slot on which division a run trains, and where its predictions are kept."""
+    seed = int(record.config["seed"])
+    return {"division": fold_of(seed)[0], "predictions": str(predictions_path(folder, seed, record.number))}
+
+
+def _tell(study: Study, found: Confirmed | None, data: Mapping[str, object], console: Console, chat: Console) -> int:
+    if found is None:
+        raise ConfigError(f"{study.folder.path}: no run of any candidate came to its end; nothing is confirmed")
+    write_confirmed(study.folder, found)
+    write_best(study, data)
+    write_report(study.folder, say=partial(say, chat))
+    show_confirmed(found, study, console, marks=marks_of(data))
+    return DONE
