@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from search.space.config import DataConfig, ResourcesConfig, SearchConfig
+from search.space.config import ConfirmConfig, DataConfig, ResourcesConfig, SearchConfig
 from search.space.objective import METRICS
 from search.trial.losses import PRIOR_CORRECTING
 from search.trial.params import FIELDS, TrialParams, describe_field
@@ -19,8 +19,8 @@ _INTRODUCTION = f"""# Every key of a space file
 
 This page is written by `python -m search.space.reference` and held by a test; edit the models, not the page.
 
-A space file has the sections `name`, `data`, `space`, `objective`, `first`, `forbid`, `constraints`, `search` and
-`resources`; `python -m search.run --space FILE --check` reads all of it and trains nothing.
+A space file has the sections `name`, `data`, `space`, `objective`, `first`, `forbid`, `constraints`, `search`,
+`resources` and `confirm`; `python -m search.run --space FILE --check` reads all of it and trains nothing.
 
 **`space`**: a scalar is a constant, a list a choice, `{{low: ..., high: ..., log: true, step: ...}}` a range, and
 `{{choose: {{NAME: {{...}}}}}}` a choice whose options carry parameters of their own: their options below, or any trial
@@ -49,14 +49,19 @@ while none meets them. A floor that is finer than one validation wafer is refuse
 configuration and epoch), `tpe_gp` (both in turn; docs/experiments.md compares them), `random`, or `qmc` (quasi-random;
 what belongs to branches Optuna then draws at random). **`search.stop`**: `{{asha: {{...}}}}`, or `none`.
 
-`confirm` is not supported yet and refused.
+**`confirm`**: with this section, the best of the search are trained again when it is over, from fresh seeds; that takes
+time of its own, beyond `search.time`. `none`, or no such section: they are not; `python -m search.confirm STUDY` does it
+at any time. Of the two ways to judge, `seeds` uses the search's own validation wafers, by which the candidates were
+picked; `folds` trains on other lots each time and so judges by all of the training and validation wafers, and is what
+`search.retrain --on train+val` calibrates by.
 """
 
 
 def write_reference() -> str:
     """Return the page as Markdown."""
     parts = [_INTRODUCTION]
-    for name, kind in (("data", DataConfig), ("search", SearchConfig), ("resources", ResourcesConfig)):
+    sections = {"data": DataConfig, "search": SearchConfig, "resources": ResourcesConfig, "confirm": ConfirmConfig}
+    for name, kind in sections.items():
         parts.append(_table(f"{name}", ("key", "default", "what"), list(_section_rows(kind, name))))
     rows = [
         (f"`{name}`", describe_field(name), f"`{field.default}`", field.description) for name, field in FIELDS.items()

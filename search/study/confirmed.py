@@ -19,7 +19,7 @@ class Candidate:
         trial: Its number in the search.
         search_value: What the search saw, once.
         seed_values: Of each fresh seed on the search's own validation part.
-        mean: Of these.
+        mean: Of these; of the last epochs alone, whatever the objective makes of several.
         low: Lower bound of `mean`, 95 %, over seeds and lots.
         high: Upper bound.
         spread: Standard deviation between the seeds.

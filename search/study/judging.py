@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.dataset import Dataset
 from models import build_model
+from search.errors import ConfigError
 from search.space.config import StudyConfig
 from search.study.confirmation import Division, divide, finished_runs, fold_of, read_logits
 from search.study.confirmed import Candidate, Confirmed
@@ -120,7 +121,11 @@ def _count_by_lot(
         for s, (seed, division) in enumerate(zip(seeds, divisions, strict=True)):
             logits = read_logits(folder, by_seed[seed])
             if logits is None or len(logits) != len(division.val):
-                raise ValueError(f"the predictions of run {by_seed[seed].number} are missing or damaged")
+                number = by_seed[seed].number
+                raise ConfigError(
+                    f"{folder.path}: the predictions of run {number} are missing or damaged; remove the folder, and "
+                    "the same command trains anew"
+                )
             places = np.searchsorted(lots, wafers.lots[division.val])
             np.add.at(counts[c, s], (places, wafers.labels[division.val], logits.argmax(1)), 1)
     return counts
@@ -152,9 +157,9 @@ def _describe(
         fold_value=fold_value,
         fold_low=fold_low,
         fold_high=fold_high,
-        behind=-contest.difference.value,
-        behind_low=-contest.difference.high,
-        behind_high=-contest.difference.low,
+        behind=0.0 - contest.difference.value,
+        behind_low=0.0 - contest.difference.high,
+        behind_high=0.0 - contest.difference.low,
         p_value=contest.p_value,
         is_tied=contest.is_tied,
         is_close=contest.is_close,

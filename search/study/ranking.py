@@ -161,10 +161,10 @@ def _rank(
             )
         )
     intervals = []
-    for mean, drawn in zip(means, drawn_CB, strict=True):
+    for mean, drawn in zip(means.tolist(), drawn_CB, strict=True):
         error, df = lots.add(np.nanvar(drawn), seeds=1)
         half = float(student.ppf((1 + level) / 2, df)) * error
-        intervals.append(Interval(max(0.0, mean - half), float(mean), min(1.0, mean + half)))
+        intervals.append(Interval(max(0.0, mean - half), mean, min(1.0, mean + half)))
     return Ranking(
         means=intervals,
         spreads=spreads,

@@ -20,8 +20,11 @@ FLOORS = '["f1[Scratch] >= 0.60"]'
 # What stands in the second line, below a good space, and what is said about it.
 BAD_SECTIONS = [
     # the whole
-    ("spaces: {}", "spaces: unknown key; did you mean 'space'? (known: constraints, data, first, forbid, "),
-    ("confirm: {top: 3}", "confirm: is not supported yet; remove it"),
+    ("spaces: {}", "spaces: unknown key; did you mean 'space'? (known: confirm, constraints, data, first, forbid, "),
+    ("confirm: {top: 0}", "confirm.top: must be >= 1; got 0"),
+    ("confirm: {seed: 3}", "confirm.seed: unknown key; did you mean 'seeds'?"),
+    ("confirm: {folds: 1}", "confirm: must train something: seeds from 1, or folds from 2; got {'folds': 1}"),
+    ("confirm: {seeds: 0}", "confirm: must train something: seeds from 1, or folds from 2; got {'seeds': 0}"),
     # name
     ("name: ../../x", "name: must be letters, digits, '.', '_' or '-', at most 80; got '../../x'"),
     ("name: ..", "name: must be letters, digits, '.', '_' or '-', at most 80; got '..'"),
@@ -215,7 +218,7 @@ def test_a_bad_section_is_refused(load, section, what):
 def test_a_file_that_is_no_mapping_is_refused(load, text):
     said = refusal(load, text)
 
-    keys = "name, data, space, objective, first, forbid, constraints, search, resources"
+    keys = "name, data, space, objective, first, forbid, constraints, search, resources, confirm"
     assert said == f":1 must be a mapping with the keys {keys}"
 
 
