@@ -73,7 +73,7 @@ def load_study_config(path: Path, *, overrides: Mapping[str, Any] | None = None)
         problems.raise_if_any()
     for key, value in (overrides or {}).items():
         section, _, leaf = key.partition(".")
-        if tree.get(section) is None:  # absent, or a key with nothing behind it
+        if tree.get(section) in (None, "none"):  # absent, a key with nothing behind it, or left out on purpose
             tree[section] = {}
         if isinstance(tree[section], dict):
             tree[section][leaf] = value
