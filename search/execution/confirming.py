@@ -9,8 +9,8 @@ from rich.console import Console
 
 from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
-from search.execution.cluster import start_ray, stop_ray
-from search.execution.device import find_share
+from search.execution.cluster import Cluster, start_ray, stop_ray
+from search.execution.device import find_share, make_planner
 from search.execution.interrupts import Interrupts
 from search.execution.observers import Observers
 from search.execution.tuner import run_trials
@@ -31,7 +31,6 @@ from search.study.confirmed import Confirmed, write_confirmed
 from search.study.data import check_same_data, describe, open_data, trial_data
 from search.study.judging import conclude
 from search.study.marks import marks_of
-from search.study.planning import Planner
 from search.study.provenance import describe_data, record_attempt
 from search.study.records import StudyFolder, confirm_folder, read_json
 from search.study.rows import TrialRecord
@@ -80,11 +79,23 @@ def confirm(request: ConfirmRequest, console: Console) -> int:
     known = read_json(request.study.provenance)["data"]
     check_same_data(dataset, fingerprint=known["fingerprint"], split_fingerprint=known["split_fingerprint"])
     say(console, describe(dataset))
-    return confirm_study(request, config, dataset, console)
+    try:
+        return confirm_study(request, config, dataset, console)
+    finally:
+        stop_ray()
 
 
-def confirm_study(request: ConfirmRequest, config: StudyConfig, dataset: Dataset, console: Console) -> int:
+def confirm_study(
+    request: ConfirmRequest, config: StudyConfig, dataset: Dataset, console: Console, *, cluster: Cluster | None = None
+) -> int:
     """Train the best again, or go on with that; what is found then stands in best.yaml and on the page.
+
+    Args:
+        request: What the user asks for.
+        config: Of the search, with the `confirm` section that counts.
+        dataset: The study's.
+        console: Where to say what happens.
+        cluster: That runs already; None starts Ray, which the caller stops.
 
     Returns:
         The exit code: DONE, or INTERRUPTED if the same command would go on.
@@ -101,7 +112,9 @@ def confirm_study(request: ConfirmRequest, config: StudyConfig, dataset: Dataset
         runs = _after_earlier(runs, sub)
         with Study(sub, runs, classes=dataset.wafers.classes, only_first=True) as confirmation:
             say(chat, _tell_plan(candidates, wanted, confirmation))
-            is_over = confirmation.is_over or _run(confirmation, dataset, request, chat, console, interrupts, wanted)
+            is_over = confirmation.is_over or _run(
+                confirmation, dataset, request, chat, console, interrupts, wanted, cluster
+            )
             if not is_over:
                 return INTERRUPTED
             found = conclude(config, candidates, confirmation.records, sub, dataset, n_folds=wanted.folds)
@@ -135,38 +148,31 @@ def _run(
     console: Console,
     interrupts: Interrupts,
     wanted: ConfirmConfig,
+    cluster: Cluster | None,
 ) -> bool:
     """Train what is left on Ray's slots; return whether nothing is left."""
     config, folder = confirmation.config, confirmation.folder
     divisions = divide(dataset, n_folds=wanted.folds)
     arrays = trial_data(dataset, config.data)
-    say(chat, "starting Ray ...")
-    cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
-    try:
-        text = dump_yaml(config.to_tree())
-        record_attempt(folder, config, describe_data(dataset), space_text=text, device=cluster.device)
+    if cluster is None:
+        say(chat, "starting Ray ...")
+        cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
         say(chat, cluster.describe())
-        share = find_share(gpus=cluster.gpus, slots=cluster.slots)
-        confirmation.plan = Planner(
-            data=config.data,
-            n_train=len(arrays.train),
-            n_val=len(arrays.val or ()),
-            n_classes=arrays.n_classes,
-            auto=share.auto,
-        ).total
-        view = SearchView(confirmation, console, marks=marks_of(describe_data(dataset)), detail=request.detail)
-        with Observers([view], on_broken=partial(say, chat)) as observers:
-            return run_trials(
-                confirmation,
-                arrays,
-                cluster,
-                on_event=observers.on_event,
-                interrupts=interrupts,
-                divisions=[(division.train_rows, division.val_rows) for division in divisions[1:]],
-                brief=partial(_brief, folder),
-            )
-    finally:
-        stop_ray()
+    text = dump_yaml(config.to_tree())
+    record_attempt(folder, config, describe_data(dataset), space_text=text, device=cluster.device)
+    share = find_share(gpus=cluster.gpus, slots=cluster.slots)
+    confirmation.plan = make_planner(config, arrays, share).total
+    view = SearchView(confirmation, console, marks=marks_of(describe_data(dataset)), detail=request.detail)
+    with Observers([view], on_broken=partial(say, chat)) as observers:
+        return run_trials(
+            confirmation,
+            arrays,
+            cluster,
+            on_event=observers.on_event,
+            interrupts=interrupts,
+            divisions=[(division.train_rows, division.val_rows) for division in divisions[1:]],
+            brief=partial(_brief, folder),
+        )
 
 
 def _brief(folder: StudyFolder, record: TrialRecord) -> dict[str, object]:

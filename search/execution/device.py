@@ -5,9 +5,15 @@ from dataclasses import dataclass
 
 import ray
 import torch
+from rich.console import Console
 
+from search.space.config import StudyConfig
+from search.study.planning import Largest, Planner, find_largest
+from search.trial.data import TrialData
 from search.trial.evaluation import choose_dtype
 from search.trial.memory_plan import usable_memory
+from search.views.terminal import say
+from search.views.words import memory_plan
 
 # The first generation whose bfloat16 is not emulated, Ampere; torch.cuda.is_bf16_supported(False) asks the same.
 _NATIVE_BF16 = 8.0
@@ -64,3 +70,36 @@ def parse_gpus(answer: str) -> list[tuple[int, float]]:
     """
     rows = [line.split(",") for line in answer.strip().splitlines()]
     return [(int(memory) * 2**20, float(capability)) for memory, capability in rows]
+
+
+def make_planner(config: StudyConfig, data: TrialData, share: Share) -> Planner:
+    """Make what plans the memory of a study's trials on their share of this machine."""
+    return Planner(
+        data=config.data,
+        n_train=len(data.train),
+        n_val=len(data.val or ()),
+        n_classes=data.n_classes,
+        auto=share.auto,
+    )
+
+
+def plan_memory(config: StudyConfig, data: TrialData, share: Share, console: Console) -> tuple[Planner, Largest | None]:
+    """Plan the memory of a study's trials, and say how much the largest will hold.
+
+    Args:
+        config: Of the study.
+        data: What is trained on.
+        share: What one trial gets.
+        console: Where to say it.
+
+    Returns:
+        The planner; the largest configuration that was found, None if planning fails.
+    """
+    planner = make_planner(config, data, share)
+    try:
+        largest = find_largest(config, planner)
+    except Exception as error:  # noqa: BLE001 - a plan is good to have; no search may fail for the want of one
+        say(console, f"memory: cannot be planned ({type(error).__name__}: {error})")
+        return planner, None
+    say(console, memory_plan(largest, usable=share.usable))
+    return planner, largest

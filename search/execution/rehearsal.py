@@ -14,8 +14,8 @@ from rich.markup import escape
 
 from search.errors import DONE, ConfigError
 from search.execution.cluster import Cluster, share_out
-from search.execution.device import Share, find_share
-from search.execution.search import Prepared, Request, plan_memory, prepare
+from search.execution.device import Share, find_share, plan_memory
+from search.execution.search import Prepared, Request, prepare
 from search.study.data import absent_classes, describe, trial_data
 from search.study.outlook import Outlook, foresee, measure_forbidden
 from search.study.planning import Largest, Planner

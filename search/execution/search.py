@@ -13,7 +13,7 @@ from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.cluster import Cluster, start_ray, stop_ray
 from search.execution.confirming import ConfirmRequest, confirm_study
-from search.execution.device import Share, find_share
+from search.execution.device import find_share, plan_memory
 from search.execution.gauges import Gauges
 from search.execution.interrupts import Interrupts
 from search.execution.observers import Observer, Observers
@@ -24,18 +24,16 @@ from search.space.space import Branch
 from search.study.best import write_best
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
 from search.study.marks import marks_of
-from search.study.planning import Largest, Planner, find_largest
 from search.study.provenance import check_same_study, describe_data, record_attempt
 from search.study.records import StudyFolder, remove_if_unstarted
 from search.study.study import Study
 from search.study.warm_start import write_warm_start
 from search.study.winner import write_winner
-from search.trial.data import TrialData
 from search.views.outcome import show_outcome
 from search.views.report import write_report
 from search.views.tensorboard import TensorBoardLog
 from search.views.terminal import Detail, SearchView, WarningsOnly, say
-from search.views.words import duration, memory_plan
+from search.views.words import duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +116,6 @@ def search(request: Request, console: Console) -> int:
         StudyAborted: If trials fail one after the other.
     """
     found = prepare(request)
-    code = _search(found, request, console)
-    wanted = found.config.confirm
-    if code != DONE or wanted is None or not found.folder.best.exists():
-        return code
     again = ConfirmRequest(
         study=found.folder,
         results=request.results,
@@ -129,10 +123,17 @@ def search(request: Request, console: Console) -> int:
         dashboard=request.dashboard,
         detail=request.detail,
     )
-    return confirm_study(again, found.config, found.dataset, console)
+    try:
+        code, cluster = _search(found, request, console)
+        if code != DONE or found.config.confirm is None or not found.folder.best.exists():
+            return code
+        return confirm_study(again, found.config, found.dataset, console, cluster=cluster)
+    finally:
+        stop_ray()
 
 
-def _search(found: Prepared, request: Request, console: Console) -> int:
+def _search(found: Prepared, request: Request, console: Console) -> tuple[int, Cluster | None]:
+    """Return the exit code, and the cluster that was started, if one was needed."""
     config, dataset, data, folder = found.config, found.dataset, found.data, found.folder
     chat = WarningsOnly(file=console.file) if request.detail == "quiet" else console
     for text in (describe(dataset), *absent_classes(dataset)):
@@ -142,7 +143,7 @@ def _search(found: Prepared, request: Request, console: Console) -> int:
     with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
         _say_how_far(study, chat)
         if study.is_over:
-            return _finish(study, dataset, console, is_over=True)
+            return _finish(study, dataset, console, is_over=True), None
         arrays = trial_data(dataset, config.data)
         say(chat, "starting Ray ...")
         try:
@@ -150,19 +151,18 @@ def _search(found: Prepared, request: Request, console: Console) -> int:
         except ConfigError:
             remove_if_unstarted(folder)
             raise
-        try:
-            study.gpus = _check_gpu_hours(config, cluster)
-            _learn_from_earlier(study, request, data, chat)
-            record_attempt(folder, config, data, space_text=found.space_file.read_text("utf-8"), device=cluster.device)
-            _say_where(cluster, chat)
-            share = find_share(gpus=cluster.gpus, slots=cluster.slots)
-            planner, largest = plan_memory(config, arrays, share, chat)
-            study.plan = planner.total if largest else None
-            with _observe(study, request, console, marks=marks_of(data)) as observers:
-                is_over = run_trials(study, arrays, cluster, on_event=observers.on_event, interrupts=interrupts)
-        finally:
-            stop_ray()
-        return _finish(study, dataset, console, is_over=is_over)
+        study.gpus = _check_gpu_hours(config, cluster)
+        _learn_from_earlier(study, request, data, chat)
+        record_attempt(folder, config, data, space_text=found.space_file.read_text("utf-8"), device=cluster.device)
+        _say_where(cluster, chat)
+        share = find_share(gpus=cluster.gpus, slots=cluster.slots)
+        planner, largest = plan_memory(config, arrays, share, chat)
+        study.plan = planner.total if largest else None
+        with _observe(study, request, console, marks=marks_of(data)) as observers:
+            is_over = run_trials(study, arrays, cluster, on_event=observers.on_event, interrupts=interrupts)
+        if not is_over or config.confirm is None:
+            stop_ray()  # before the page is made, or Ray's processes would outlive an interrupted search by seconds
+        return _finish(study, dataset, console, is_over=is_over), cluster
 
 
 def _observe(study: Study, request: Request, console: Console, *, marks: Sequence[str]) -> Observers:
@@ -217,34 +217,6 @@ def _say_where(cluster: Cluster, console: Console) -> None:
             f"Ray dashboard: {cluster.dashboard}  (its token: run `ray get-auth-token`; from another machine first "
             f"`ssh -L 8265:{cluster.dashboard.removeprefix('http://')} HOST`)",
         )
-
-
-def plan_memory(config: StudyConfig, data: TrialData, share: Share, console: Console) -> tuple[Planner, Largest | None]:
-    """Plan the memory of a study's trials, and say how much the largest will hold.
-
-    Args:
-        config: Of the study.
-        data: What is trained on.
-        share: What one trial gets.
-        console: Where to say it.
-
-    Returns:
-        The planner; the largest configuration that was found, None if planning fails.
-    """
-    planner = Planner(
-        data=config.data,
-        n_train=len(data.train),
-        n_val=len(data.val or ()),
-        n_classes=data.n_classes,
-        auto=share.auto,
-    )
-    try:
-        largest = find_largest(config, planner)
-    except Exception as error:  # noqa: BLE001 - a plan is good to have; no search may fail for the want of one
-        say(console, f"memory: cannot be planned ({type(error).__name__}: {error})")
-        return planner, None
-    say(console, memory_plan(largest, usable=share.usable))
-    return planner, largest
 
 
 def _finish(study: Study, dataset: Dataset, console: Console, *, is_over: bool) -> int:

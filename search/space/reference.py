@@ -49,18 +49,23 @@ while none meets them. A floor that is finer than one validation wafer is refuse
 configuration and epoch), `tpe_gp` (both in turn; docs/experiments.md compares them), `random`, or `qmc` (quasi-random;
 what belongs to branches Optuna then draws at random). **`search.stop`**: `{{asha: {{...}}}}`, or `none`.
 
-**`confirm`**: with this section, the best of the search are trained again when it is over, from fresh seeds; that takes
-time of its own, beyond `search.time`. `none`, or no such section: they are not; `python -m search.confirm STUDY` does it
-at any time. Of the two ways to judge, `seeds` uses the search's own validation wafers, by which the candidates were
-picked; `folds` trains on other lots each time and so judges by all of the training and validation wafers, and is what
-`search.retrain --on train+val` calibrates by.
+**`confirm`**: with this section, the best of the search are trained again when it is over, from fresh seeds; that
+takes time of its own, beyond `search.time`. `none`, or no such section: they are not; `python -m search.confirm STUDY`
+does it at any time. Of the two ways to judge, `seeds` uses the search's own validation wafers, by which the candidates
+were picked; `folds` trains on other lots each time and so judges by all of the training and validation wafers, and is
+what `search.retrain --on train+val` calibrates by.
 """
 
 
 def write_reference() -> str:
     """Return the page as Markdown."""
     parts = [_INTRODUCTION]
-    sections = {"data": DataConfig, "search": SearchConfig, "resources": ResourcesConfig, "confirm": ConfirmConfig}
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataConfig,
+        "search": SearchConfig,
+        "resources": ResourcesConfig,
+        "confirm": ConfirmConfig,
+    }
     for name, kind in sections.items():
         parts.append(_table(f"{name}", ("key", "default", "what"), list(_section_rows(kind, name))))
     rows = [
