@@ -68,7 +68,7 @@ def _directions(study: Study, best: TrialRecord | None, *, is_over: bool, note: 
     yield "all trials", _shorten(folder.trials)
     if study.count(FAILED):
         yield "tracebacks", _shorten(folder.failure(0).parent)
-    if best is not None:
+    if best is not None and not (is_over and study.config.confirm):  # then confirming is next, and says the rest
         yield "next", f"python -m search.retrain {target}"
         yield "then", f"python -m search.evaluate {target}"
     if not is_over:

@@ -4,9 +4,11 @@ import math
 
 from search.study.marks import warnings_of
 from search.study.rows import FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord
-from search.trial.intervals import Difference, Interval, bootstrap_confusion, f1_of
+from search.trial.intervals import Difference, bootstrap_confusion, f1_of
 from search.views.report.album import Album
+from search.views.report.confirmed import confirmed_interval, write_confirmed_card
 from search.views.report.facts import Facts, confusion_of
+from search.views.report.forest import draw_forest
 from search.views.report.markup import Html, join, paragraph, tag
 from search.views.report.phrases import (
     count,
@@ -76,10 +78,27 @@ def _write_leader(facts: Facts, leader: TrialRecord) -> Html:
         paragraph(f"{what}: trial {leader.number} of {len(facts.trials)}", class_="kicker"),
         tag("h1", title_of(leader, facts.space)),
         tag("ul", *chips, class_="chips") if chips else None,
-        tag("div", _write_score(facts, leader), _write_duel(facts, leader), class_="cards"),
+        tag("div", *_write_cards(facts, leader), class_="cards"),
         _write_classes(facts, leader),
         write_belief(facts, leader),
     )
+
+
+def _write_cards(facts: Facts, leader: TrialRecord) -> list[Html]:
+    found = facts.confirmed
+    if found is None:
+        return [_write_score(facts, leader), _write_duel(facts, leader)]
+    worth = confirmed_interval(found)
+    what = f"over {found.n_folds} folds" if found.n_folds else f"mean of {found.n_seeds} fresh seeds"
+    score = tag(
+        "div",
+        tag("h3", f"{facts.metric}, {what}"),
+        paragraph(percent(worth.value), tag("small", " %"), class_="big"),
+        paragraph(f"{span(worth)} (95 % interval)", class_="small"),
+        paragraph(f"The search, once: {percent(leader.value)} %", class_="small"),
+        class_="card",
+    )
+    return [score, write_confirmed_card(facts, found)]
 
 
 def _write_score(facts: Facts, leader: TrialRecord) -> Html:
@@ -120,7 +139,7 @@ def _write_duel(facts: Facts, leader: TrialRecord) -> Html:
     return tag(
         "div",
         tag("h3", f"Runner-up: trial {second.number}{epochs}"),
-        _draw_forest([(f"{record.number}", interval) for record, interval in pair if interval]),
+        draw_forest([(f"{record.number}", interval) for record, interval in pair if interval]),
         paragraph(
             tag("b", f"{points(leader.value - second.value)} points"),
             f" ahead of trial {second.number}, {_tell_difference(facts, leader, second)}.",
@@ -153,40 +172,6 @@ def _tell_apart(facts: Facts, difference: Difference) -> Html:
     else:
         words = "They cannot be told apart by these wafers: take either."
     return join(tag("b", words), " ", bounds)
-
-
-def _draw_forest(rows: list[tuple[str, Interval]]) -> Html:
-    """Draw a dot and its interval for each trial, as SVG."""
-    low, high = min(each.low for _, each in rows), max(each.high for _, each in rows)
-    pad = 0.12 * (high - low) or 0.005
-    low, high = low - pad, high + pad
-
-    def x(value: float) -> str:
-        return f"{46 + 244 * (value - low) / (high - low):.1f}"
-
-    marks = []
-    for i, (name, each) in enumerate(rows):
-        y, colour = str(18 + 26 * i), "#0072B2" if i == 0 else "#6b7782"
-        marks += [
-            tag("text", f"trial {name}", x="0", y=str(22 + 26 * i), font_size="11", fill="#4a5662"),
-            tag(
-                "line",
-                x1=x(each.low),
-                x2=x(each.high),
-                y1=y,
-                y2=y,
-                stroke=colour,
-                stroke_width="3",
-                stroke_linecap="round",
-            ),
-            tag("circle", cx=x(each.value), cy=y, r="5.5", fill=colour),
-        ]
-    ends = [
-        tag("text", percent(each, 1), x=x(each), y="68", font_size="10", fill="#6b7782", text_anchor="middle")
-        for each in (low + pad, high - pad)
-    ]
-    words = "; ".join(f"trial {name} {percent(each.value)} ({span(each)})" for name, each in rows)
-    return tag("svg", *marks, *ends, viewBox="0 0 300 72", role="img", aria_label=words, class_="forest")
 
 
 def _write_classes(facts: Facts, leader: TrialRecord) -> Html:

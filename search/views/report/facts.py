@@ -16,6 +16,7 @@ from search.space.objective import Objective
 from search.space.space import Branch, Choice, Constant, Node, Range, Space
 from search.space.strict_yaml import read_yaml
 from search.study.asha import Asha
+from search.study.confirmed import Confirmed, read_confirmed
 from search.study.hindsight import rank
 from search.study.marks import marks_of
 from search.study.records import StudyFolder, read_json, read_lines
@@ -77,9 +78,18 @@ class Facts:
         """Those that ran to their end, the best first; a winner comes before all that miss a floor."""
         return rank(self.trials)
 
+    @cached_property
+    def confirmed(self) -> Confirmed | None:
+        """What training the best again has found, if the search has found nothing better since."""
+        found = read_confirmed(self.folder)
+        fits = found and self.ranked and found.is_of(self.ranked[0].number, self.data["split_fingerprint"])
+        return found if fits else None
+
     @property
     def leader(self) -> TrialRecord | None:
-        """The best of those that ran to their end, whether it meets the floors or not."""
+        """The confirmed one, else the best of those that ran to their end, whether it meets the floors or not."""
+        if self.confirmed:
+            return self.records[self.confirmed.chosen]
         return self.ranked[0] if self.ranked else None
 
     @property
@@ -91,7 +101,11 @@ class Facts:
     @property
     def runner_up(self) -> TrialRecord | None:
         """The second of those that may win."""
-        others = [record for record in self.ranked[1:] if self.winner is None or not record.shortfalls[-1]]
+        others = [
+            record
+            for record in self.ranked
+            if record is not self.leader and (self.winner is None or not record.shortfalls[-1])
+        ]
         return others[0] if others else None
 
     @cached_property

@@ -10,6 +10,7 @@ from search.views.report.answer import write_answer
 from search.views.report.branches import write_branches
 from search.views.report.budget import write_budget
 from search.views.report.classes import write_classes
+from search.views.report.confirmed import write_confirmed
 from search.views.report.course import write_course
 from search.views.report.facts import Facts, gather
 from search.views.report.markup import Html, join, paragraph, section, tag
@@ -23,6 +24,7 @@ from search.views.report.wafers import write_wafers
 Chapter = Callable[[Facts, Album], Html]
 # Anchor, title and author of each chapter. One that has nothing to tell is left out.
 _CHAPTERS: tuple[tuple[str, str, Chapter], ...] = (
+    ("confirmed", "Trained again", write_confirmed),
     ("classes", "Classes", write_classes),
     ("wafers", "Hardest wafers", write_wafers),
     ("test", "Final model and locked test", write_tested),

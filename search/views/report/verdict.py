@@ -1,5 +1,6 @@
 """How far the winner's score may be believed, in plain sentences."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ def write_belief(facts: Facts, leader: TrialRecord) -> Html:
         if n > 1
         else f"is the score of a single training with one seed on {wafers:,} validation wafers"
     )
-    reasons = (
+    reasons = _about_confirmed(facts) or (
         f"{percent(leader.value)} % {picked}. The intervals come from drawing those wafers anew; they hold "
         "neither the spread between seeds nor the optimism of picking the best."
     )
@@ -37,6 +38,21 @@ def write_belief(facts: Facts, leader: TrialRecord) -> Html:
     )
 
 
+def _about_confirmed(facts: Facts) -> str:
+    found = facts.confirmed
+    if found is None:
+        return ""
+    basis = (
+        f"Models that had not seen their lots judged {found.n_wafers:,} wafers of {found.n_lots:,} lots in "
+        f"{found.n_folds} folds."
+        if found.n_folds
+        else f"{found.n_seeds} trainings with fresh seeds were judged on the search's own {found.n_wafers:,} "
+        "validation wafers: no lucky seed is left in the score, but candidates were picked on these wafers."
+    )
+    rest = "The intervals hold the spread between seeds and between lots." if not math.isnan(found.seed_sd) else ""
+    return f"{basis} {rest}".strip()
+
+
 def _headline(facts: Facts) -> str:
     if facts.data["synthetic"]:
         return "Not for real wafers: these are SYNTHETIC."
@@ -46,6 +62,8 @@ def _headline(facts: Facts) -> str:
         return "It is no winner: nobody who ran to the end meets the floors."
     if facts.looks:
         return "As far as the locked test says, below."
+    if facts.confirmed:
+        return "As a confirmed candidate; the locked test has not spoken yet."
     return "As a candidate, not as a promise."
 
 
