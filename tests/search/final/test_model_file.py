@@ -85,7 +85,8 @@ def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path):
     [
         ({"format": 1}, "is not a model file of format 3"),
         ({"classes": ["Center", "Donut", "none"]}, "does not fit this version"),
-        ({"state_dict": {}}, "does not fit this version"),
+        ({"members": [{}]}, "does not fit this version"),
+        ({"rule": {"temperature": 1.0}}, "does not fit this version"),
         ({"config": {"model": "wafer_cnnn"}}, "did you mean 'wafer_cnn'"),
         ({"config": None}, "does not fit this version"),
     ],
