@@ -84,7 +84,7 @@ def count_by_lot(table: dict[str, NDArray[Any]], *, n_classes: int) -> NDArray[n
 
 
 def measure(counts: NDArray[np.int64], statistic: Statistic, *, n_seeds: int, n_lots: int, n: int) -> list[float]:
-    """Return how often intervals hold the truth of the first configuration, and of the difference; their mean widths."""
+    """Return how often intervals hold the first configuration's truth, and the difference's; and their mean widths."""
     truths = statistic(counts.sum(2).reshape(-1, *counts.shape[-2:])).reshape(counts.shape[:2]).mean(1)
     random, hits, gaps, widths = np.random.default_rng(0), 0, 0, []
     for i in range(n):
