@@ -4,12 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
 from search.errors import ConfigError, exit_code
+from search.final.members import EpochRule
 from search.final.retraining import TRAIN, TRAIN_VAL, RetrainRequest, retrain
 from search.study.records import RESULTS, find_study
+from search.trial.prediction import TEST_TIME
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="a best.yaml to use instead of a study's; needs --out")
     parser.add_argument("--on", choices=(TRAIN, TRAIN_VAL), default=TRAIN, help="wafers to learn from (default: train)")
     parser.add_argument("--data", help="where the study's wafers lie now")
-    parser.add_argument("--seed", type=int, help="instead of the trial's")
+    parser.add_argument(
+        "--seed", type=int, nargs="+", default=[], help="instead of the trial's; several are trained and averaged"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="average N models, from the trial's seed and the next")
+    parser.add_argument(
+        "--epoch", choices=get_args(EpochRule), default="last", help="whose weights are taken; best: on validation"
+    )
+    parser.add_argument("--test-time", choices=TEST_TIME, help="average eight views of each wafer, or look at one")
     parser.add_argument("--threads", type=int, help="CPU threads; other than the trial's, the last digits may differ")
     parser.add_argument("--out", type=Path, help="folder for the model (default: final/ in the study)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of all studies (default: %(default)s)")
@@ -30,8 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("give either a study, or --config best.yaml with --out FOLDER")
         if given.threads is not None and given.threads < 1:
             raise ConfigError(f"--threads: must be at least 1; got {given.threads}")
-        if given.seed is not None and not 0 <= given.seed < 2**31:
-            raise ConfigError(f"--seed: must be in [0, 2147483648); got {given.seed}")
+        if given.seeds is not None and (given.seed or given.seeds < 1):
+            raise ConfigError(f"--seeds: must be at least 1, and stand without --seed; got {given.seeds}")
+        for seed in given.seed:
+            if not 0 <= seed < 2**31:
+                raise ConfigError(f"--seed: must be in [0, 2147483648); got {seed}")
+        if len(set(given.seed)) < len(given.seed):
+            raise ConfigError(f"--seed: must be different ones; got {' '.join(map(str, given.seed))}")
         folder = find_study(given.study, results=given.results) if given.study else None
         best = folder.best if folder else given.config
         if not best.is_file():
@@ -42,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results=given.results,
             on=given.on,
             data=given.data,
-            seed=given.seed,
+            seeds=tuple(given.seed),
+            n_seeds=given.seeds,
+            epoch=given.epoch,
+            test_time=given.test_time,
             threads=given.threads,
         )
         return retrain(request, Console())

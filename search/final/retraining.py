@@ -1,32 +1,47 @@
-"""The final training of the best configuration: watched as users know it, and resumable after every epoch."""
+"""The final training of the best configuration, from one seed or several, and how its logits are to be read."""
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
-from data_pipeline.dataset import join_parts
-from search.errors import DONE
+from data_pipeline.batches import plain_batches
+from data_pipeline.dataset import Dataset, join_parts
+from search.errors import DONE, ConfigError
+from search.final.members import EpochRule, Folder, Member, train_member
 from search.final.model_file import TrainedModel, save_model
-from search.study.best import load_best
-from search.study.checkpoints import load_checkpoint, save_checkpoint
+from search.space.config_file import load_study_config
+from search.space.objective import Objective
+from search.study.best import Best, load_best
+from search.study.confirmation import out_of_fold
 from search.study.data import check_same_data, describe, open_data, trial_data
 from search.study.marks import marks_of
 from search.study.provenance import describe_data, describe_device
-from search.study.records import append_line, lock_folder, read_lines, write_atomically, write_json
-from search.study.rows import report_from_row, report_to_row
+from search.study.records import (
+    RESULTS,
+    StudyFolder,
+    confirm_folder,
+    lock_folder,
+    read_lines,
+    write_atomically,
+    write_json,
+)
+from search.study.rows import collect_rows, judgement_to_row, report_to_row
+from search.trial.calibration import fit_rule
 from search.trial.data import TrialData
+from search.trial.decision import DecisionRule
+from search.trial.evaluation import Judgement, choose_dtype, judge_logits, predict_batches
 from search.trial.memory import keep_freed_memory
+from search.trial.metrics import Scores
 from search.trial.params import TrialParams
-from search.trial.prediction import Ensemble, Predictor
-from search.trial.training import EpochReport, train_and_evaluate
+from search.trial.prediction import Ensemble, TestTime
 from search.views.figures import draw_curves
 from search.views.terminal import say
-from search.views.words import duration, score_table
+from search.views.words import score_table
 
 TRAIN, TRAIN_VAL = "train", "train+val"
 
@@ -41,7 +56,10 @@ class RetrainRequest:
         results: Folder of all studies; encoded maps are kept there.
         on: TRAIN, watching validation, or TRAIN_VAL, which has no validation left.
         data: Wafers to use instead of those that best.yaml names; they must be the same ones.
-        seed: Instead of the trial's.
+        seeds: Of the members; () trains one from the trial's own seed.
+        n_seeds: So many members instead, from the trial's own seed and those that follow it; None: as `seeds` says.
+        epoch: Whose weights are taken, see `train_member`.
+        test_time: From how many views the model decides; None as the trial did.
         threads: CPU threads instead of the trial's.
     """
 
@@ -50,7 +68,10 @@ class RetrainRequest:
     results: Path
     on: str = TRAIN
     data: str | None = None
-    seed: int | None = None
+    seeds: tuple[int, ...] = ()
+    n_seeds: int | None = None
+    epoch: EpochRule = "last"
+    test_time: TestTime | None = None
     threads: int | None = None
 
 
@@ -64,8 +85,13 @@ def retrain(request: RetrainRequest, console: Console) -> int:
         DataError: If the wafers cannot be used.
         TrialFailed: If the training diverges.
     """
+    if request.epoch == "best" and request.on == TRAIN_VAL:
+        raise ConfigError("--epoch best: needs validation wafers to choose by; use --on train, or --epoch last")
     best = load_best(request.best)
-    params = best.params if request.seed is None else best.params.model_copy(update={"seed": request.seed})
+    params = best.params
+    if request.test_time is not None:
+        params = params.model_copy(update={"test_time": request.test_time})
+    seeds = request.seeds or tuple(range(params.seed, params.seed + (request.n_seeds or 1)))
     config = best.data if request.data is None else best.data.model_copy(update={"wafers": request.data})
     dataset = open_data(config, results=request.results)
     check_same_data(dataset, fingerprint=best.data_fingerprint, split_fingerprint=best.split_fingerprint)
@@ -75,38 +101,36 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     say(console, describe(dataset))
     data = _choose_parts(trial_data(dataset, config), on=request.on).to(device)
     with lock_folder(request.out):
+        named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         say(
             console,
-            f"training trial {best.trial} of {best.study} on {request.on} ({len(data.train):,} wafers), "
-            f"seed {params.seed}, {params.epochs} nominal epochs of {data.epoch_samples:,}, {describe_device(device)}",
+            f"training trial {best.trial} of {best.study} on {request.on} ({len(data.train):,} wafers), {named}, "
+            f"{params.epochs} nominal epochs of {data.epoch_samples:,} each, {describe_device(device)}",
         )
-        what = f"{request.on} {best.data_fingerprint} {best.split_fingerprint} {dataset.picture}"
-        key = f"{what} {sorted(params.to_flat().items())}"
-        classes = dataset.wafers.classes
-        reports, model = _train(params, data, key=key, out=request.out, classes=classes, console=console)
-        trained = TrainedModel(
-            model=Ensemble([model]),
-            config=params.to_flat(),
-            seeds=(params.seed,),
-            classes=classes,
-            picture=dataset.picture,
-            on=request.on,
-            data_fingerprint=best.data_fingerprint,
-            split_fingerprint=best.split_fingerprint,
-            is_synthetic=dataset.wafers.is_synthetic,
-            leaky=dataset.splits.leaky,
-        )
-        save_model(trained, request.out / "model.pt")
-        marks = marks_of(describe_data(dataset))
-        _write_numbers(request, reports, classes=classes, seed=params.seed, device=device, marks=marks)
-        (request.out / "checkpoint.pt").unlink(missing_ok=True)
-    last = reports[-1].val
-    if last:
-        title = f"validation after the last epoch ({', '.join([*marks, '%'])})"
-        console.print(score_table(last.scores, classes, title=title))
-    for name in ("model.pt", "metrics.json", "curves.png"):
-        say(console, str(request.out / name))
+        folder = _folder(request, best, params, dataset)
+        value = _objective(request.best, dataset.wafers.classes)
+        members = [
+            train_member(
+                params.model_copy(update={"seed": seed}), data, folder, rule=request.epoch, value=value, console=console
+            )
+            for seed in seeds
+        ]
+        _finish(request, best, params, members, data, dataset, console)
+        folder.tidy()
     return DONE
+
+
+def _folder(request: RetrainRequest, best: Best, params: TrialParams, dataset: Dataset) -> Folder:
+    flat = {**params.to_flat(), "seed": 0}
+    what = f"{request.on} {request.epoch} {best.data_fingerprint} {best.split_fingerprint} {dataset.picture}"
+    return Folder(path=request.out, key=f"{what} {sorted(flat.items())}", classes=dataset.wafers.classes)
+
+
+def _objective(best: Path, classes: tuple[str, ...]) -> Callable[[Scores], float]:
+    """Return what the study of a best.yaml maximises; balanced macro-F1 where it stands alone."""
+    resolved = StudyFolder(best.parent).resolved
+    objective = load_study_config(resolved).objective if resolved.exists() else Objective()
+    return lambda scores: objective.value([scores], classes)
 
 
 def _choose_parts(data: TrialData, *, on: str) -> TrialData:
@@ -117,82 +141,110 @@ def _choose_parts(data: TrialData, *, on: str) -> TrialData:
     return replace(data, train=everything, val=None)
 
 
-def _train(
-    params: TrialParams, data: TrialData, *, key: str, out: Path, classes: tuple[str, ...], console: Console
-) -> tuple[list[EpochReport], Predictor]:
-    """Train to the end, from where an interrupted call of the same training stopped."""
-    checkpoint, log = out / "checkpoint.pt", out / "epochs.jsonl"
-    saved = load_checkpoint(checkpoint, key=key)
-    reports = [report_from_row(row) for row in read_lines(log)][: saved[0].epoch - 1] if saved else []
-    reports += [saved[0]] if saved else []
-    write_atomically(log, "")
-    for report in reports:
-        append_line(log, report_to_row(report, classes))
-    if reports:
-        say(console, f"going on after epoch {len(reports)}")
-    training = train_and_evaluate(
-        params, data, generator=torch.Generator().manual_seed(params.seed), state=saved[1] if saved else None
+def _finish(
+    request: RetrainRequest,
+    best: Best,
+    params: TrialParams,
+    members: Sequence[Member],
+    data: TrialData,
+    dataset: Dataset,
+    console: Console,
+) -> None:
+    """Put the members together, fit how they are read, and write everything."""
+    model = Ensemble([member.predictor for member in members]).to(data.train.labels.device).eval()
+    rule, judgement = _read_logits(request, params, model, data, dataset)
+    splits, wafers = dataset.splits, dataset.wafers
+    trained = TrainedModel(
+        model=model,
+        config={**params.to_flat(), "seed": members[0].seed},
+        seeds=tuple(member.seed for member in members),
+        classes=wafers.classes,
+        picture=dataset.picture,
+        on=request.on,
+        data_fingerprint=best.data_fingerprint,
+        split_fingerprint=best.split_fingerprint,
+        is_synthetic=wafers.is_synthetic,
+        leaky=splits.leaky,
+        rule=rule,
+        seen=np.unique(wafers.content[np.concatenate([splits.train, splits.val])]),
     )
-    start, first = time.monotonic(), len(reports)
-    while True:
-        try:
-            evaluation = next(training)
-        except StopIteration as end:
-            return reports, end.value
-        save_checkpoint(checkpoint, evaluation, classes=classes, key=key)
-        reports.append(evaluation.report)
-        append_line(log, report_to_row(evaluation.report, classes))
-        line = epoch_line(reports, epochs=params.epochs, elapsed=time.monotonic() - start, timed=len(reports) - first)
-        say(console, line)
+    save_model(trained, request.out / "model.pt")
+    marks = marks_of(describe_data(dataset))
+    _write_numbers(request, members, trained, judgement, marks)
+    if judgement:
+        what = "validation" if len(members) == 1 else f"validation, {len(members)} members together"
+        title = f"{what} ({', '.join([*marks, '%'])})"
+        console.print(score_table(judgement.scores, wafers.classes, title=title))
+    say(console, describe_rule(rule, wafers.classes))
+    for name in ("model.pt", "metrics.json", "curves.png"):
+        say(console, str(request.out / name))
+    folder = StudyFolder(request.out.resolve().parent)
+    if folder.provenance.exists() and request.out.name == folder.final.name:
+        is_by_name = folder.path.parent == RESULTS.resolve()
+        target = shlex.quote(folder.name if is_by_name else str(folder.path))
+        say(console, f"next                python -m search.evaluate {target}")
 
 
-def epoch_line(reports: Sequence[EpochReport], *, epochs: int, elapsed: float, timed: int) -> str:
-    """Write one line of the epoch log.
+def _read_logits(
+    request: RetrainRequest, params: TrialParams, model: Ensemble, data: TrialData, dataset: Dataset
+) -> tuple[DecisionRule, Judgement | None]:
+    """Fit the rule on wafers that no member was trained on: validation, or what models of other folds predicted."""
+    classes, wafers = dataset.wafers.classes, dataset.wafers
+    if data.val is not None:
+        dtype = choose_dtype(params.precision, data.val.labels.device)
+        logits, labels = (part.cpu() for part in predict_batches(model, plain_batches(data.val), dtype=dtype))
+        groups = wafers.lots[dataset.splits.val]
+        rule = fit_rule(logits, labels, classes=classes, groups=groups, fitted_on="validation wafers")
+        return rule, judge_logits(logits, labels, n_classes=len(classes))
+    folder = confirm_folder(StudyFolder(request.best.parent))
+    records = collect_rows(list(read_lines(folder.trials)))
+    found = out_of_fold(folder, records, params, dataset)
+    if found is None:
+        return DecisionRule(), None
+    logits, labels = torch.from_numpy(found.logits), torch.from_numpy(found.labels)
+    fitted_on = "training and validation wafers, each as a single model of another fold calls it"
+    return fit_rule(logits, labels, classes=classes, groups=found.lots, fitted_on=fitted_on), None
 
-    Args:
-        reports: All so far.
-        epochs: How many there will be.
-        elapsed: Seconds that the last `timed` epochs took.
-        timed: See `elapsed`.
-    """
-    last = reports[-1]
-    left = elapsed / timed * (epochs - last.epoch)
-    end = datetime.now() + timedelta(seconds=left)
-    parts = [
-        f"epoch {last.epoch:>3}/{epochs}",
-        f"train loss {last.train_loss:.4f} acc {100 * last.train_accuracy:5.2f} %",
-    ]
-    if last.val:
-        accuracies = [report.val.scores.accuracy for report in reports if report.val]
-        parts[0] += " +" if last.val.scores.accuracy >= max(accuracies) else " -"
-        scores = last.val.scores
-        parts.append(
-            f"val loss {last.val.loss:.4f} acc {100 * scores.accuracy:5.2f} % macro-F1 {100 * scores.macro_f1:5.2f} "
-            f"balanced {100 * scores.balanced_macro_f1:5.2f}"
+
+def describe_rule(rule: DecisionRule, classes: Sequence[str]) -> str:
+    """Say how logits are read, and what that was fitted on."""
+    if not rule.n_fitted:
+        why = rule.fitted_on or (
+            "no wafers are left that the model was not trained on; "
+            "`python -m search.confirm STUDY --folds 3` leaves some for --on train+val"
         )
-    parts.append(f"{last.train_seconds + last.val_seconds:.1f} s/epoch")
-    parts.append(f"{duration(elapsed)} elapsed, ends {end:%H:%M:%S}")
-    return "  ".join(parts)
+        return f"nothing is calibrated: {why}"
+    shifted = [f"{name} {shift:+.2f}" for name, shift in zip(classes, rule.shifts, strict=False) if shift]
+    parts = [f"temperature {rule.temperature:.3f}"]
+    parts += [f"thresholds shifted for {', '.join(shifted)}" if shifted else "no class thresholds (they do not pay)"]
+    parts += [f"sure from {rule.sure_from:.3f}"] if rule.sure_from is not None else []
+    parts += [f"a defect from {rule.defect_from:.3f}"] if rule.defect_from is not None else []
+    return f"fitted on {rule.n_fitted:,} {rule.fitted_on}: {', '.join(parts)}"
 
 
 def _write_numbers(
     request: RetrainRequest,
-    reports: list[EpochReport],
-    *,
-    classes: tuple[str, ...],
-    seed: int,
-    device: torch.device,
+    members: Sequence[Member],
+    trained: TrainedModel,
+    judgement: Judgement | None,
     marks: tuple[str, ...],
 ) -> None:
+    device = next(trained.model.parameters()).device
+    reports = [report for member in members for report in member.reports]
     metrics = {
         "on": request.on,
         "marks": list(marks),
-        "epochs": len(reports),
-        "seed": seed,
+        "epochs": len(members[0].reports),
+        "epoch": [member.epoch for member in members],
+        "seeds": list(trained.seeds),
+        "test_time": trained.config["test_time"],
+        "n_parameters": trained.n_parameters,
         "device": describe_device(device),
         "seconds": sum(report.train_seconds + report.val_seconds for report in reports),
-        "last_epoch": report_to_row(reports[-1], classes),
+        "last_epoch": [report_to_row(member.reports[-1], trained.classes) for member in members],
+        "together": judgement_to_row(judgement, trained.classes, split="val") if judgement else None,
+        "rule": asdict(trained.rule),
     }
     write_json(request.out / "metrics.json", metrics)
-    title = ", ".join([f"final training on {request.on}", *marks])
-    write_atomically(request.out / "curves.png", draw_curves(reports, title=title))
+    title = ", ".join([f"final training on {request.on}", f"seed {members[0].seed}", *marks])
+    write_atomically(request.out / "curves.png", draw_curves(members[0].reports, title=title))

@@ -19,9 +19,10 @@ def write_tested(facts: Facts, album: Album) -> Html:
 def _training(final: Mapping[str, Any]) -> Html:
     if not final:
         return Html("")
+    seeds = final.get("seeds") or [final["seed"]]  # one, before there were several
     return paragraph(
-        f"Trained on {final['on']} for {final['epochs']} nominal epochs, seed {final['seed']}, in "
-        f"{duration(final['seconds'])} on {final['device']}."
+        f"Trained on {final['on']} for {final['epochs']} nominal epochs, seed{'s' * (len(seeds) > 1)} "
+        f"{', '.join(map(str, seeds))}, in {duration(final['seconds'])} on {final['device']}."
     )
 
 

@@ -1,0 +1,36 @@
+"""The line that users know from every training: loss and accuracy of an epoch, how long it took and when all ends."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from search.trial.training import EpochReport
+from search.views.words import duration
+
+
+def epoch_line(reports: Sequence[EpochReport], *, epochs: int, elapsed: float, timed: int) -> str:
+    """Write one line of the epoch log.
+
+    Args:
+        reports: All so far.
+        epochs: How many there will be.
+        elapsed: Seconds that the last `timed` epochs took.
+        timed: See `elapsed`.
+    """
+    last = reports[-1]
+    left = elapsed / timed * (epochs - last.epoch)
+    end = datetime.now() + timedelta(seconds=left)
+    parts = [
+        f"epoch {last.epoch:>3}/{epochs}",
+        f"train loss {last.train_loss:.4f} acc {100 * last.train_accuracy:5.2f} %",
+    ]
+    if last.val:
+        accuracies = [report.val.scores.accuracy for report in reports if report.val]
+        parts[0] += " +" if last.val.scores.accuracy >= max(accuracies) else " -"
+        scores = last.val.scores
+        parts.append(
+            f"val loss {last.val.loss:.4f} acc {100 * scores.accuracy:5.2f} % macro-F1 {100 * scores.macro_f1:5.2f} "
+            f"balanced {100 * scores.balanced_macro_f1:5.2f}"
+        )
+    parts.append(f"{last.train_seconds + last.val_seconds:.1f} s/epoch")
+    parts.append(f"{duration(elapsed)} elapsed, ends {end:%H:%M:%S}")
+    return "  ".join(parts)

@@ -1,0 +1,210 @@
+"""Training one member of a final model, so that a kill costs an epoch at most and a finished member nothing."""
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from search.final.epoch_log import epoch_line
+from search.study.checkpoints import load_checkpoint, save_checkpoint
+from search.study.records import append_line, read_lines, to_line, write_atomically
+from search.study.rows import report_from_row, report_to_row
+from search.trial.data import TrialData
+from search.trial.learner import Learner
+from search.trial.metrics import Scores
+from search.trial.params import TrialParams
+from search.trial.prediction import Predictor
+from search.trial.training import EpochReport, Evaluation, train_and_evaluate
+from search.views.terminal import say
+
+EpochRule = Literal["last", "best"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """Where a training keeps what it needs to go on.
+
+    Attributes:
+        path: The folder.
+        key: Says which training of all members this is; files of another one are not used.
+        classes: Names of the K classes.
+    """
+
+    path: Path
+    key: str
+    classes: tuple[str, ...]
+
+    def member(self, seed: int) -> Path:
+        """A finished member."""
+        return self.path / f"member-{seed}.pt"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state of the member that trains."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def best_epoch(self) -> Path:
+        """Its network after the best epoch so far."""
+        return self.path / "best-epoch.pt"
+
+    @property
+    def log(self) -> Path:
+        """One JSON line per epoch of every member."""
+        return self.path / "epochs.jsonl"
+
+    def tidy(self) -> None:
+        """Remove everything but the log."""
+        for path in (self.checkpoint, self.best_epoch, *self.path.glob("member-*.pt")):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Member:
+    """One trained model.
+
+    Attributes:
+        seed: That it was trained from.
+        reports: Of all its epochs.
+        epoch: After which its weights were taken.
+        predictor: It, in evaluation mode.
+    """
+
+    seed: int
+    reports: list[EpochReport]
+    epoch: int
+    predictor: Predictor
+
+
+def train_member(
+    params: TrialParams,
+    data: TrialData,
+    folder: Folder,
+    *,
+    rule: EpochRule,
+    value: Callable[[Scores], float],
+    console: Console,
+) -> Member:
+    """Train from one seed to the end, or take what an interrupted call of the same training has left.
+
+    Args:
+        params: The configuration, with the member's seed.
+        data: On its device.
+        folder: Where states are kept.
+        rule: Whose weights are taken: the last epoch's, or those of the epoch with the highest `value` on validation.
+        value: What the best epoch is best at.
+        console: Where each epoch is said.
+
+    Raises:
+        TrialFailed: If the training diverges.
+    """
+    finished = _load_finished(folder, params.seed)
+    if finished:
+        say(console, f"seed {params.seed}: is finished already")
+        reports, epoch, state = finished
+        _log(folder, params.seed, reports)
+        return Member(seed=params.seed, reports=reports, epoch=epoch, predictor=_rebuild(params, data, state))
+    reports, predictor = _train(params, data, folder, rule=rule, value=value, console=console)
+    epoch = params.epochs
+    if rule == "best":
+        saved = _load(folder.best_epoch)
+        epoch = int(saved["epoch"])
+        predictor.network.load_state_dict(saved["network"])
+        say(console, f"seed {params.seed}: the weights after epoch {epoch} are taken")
+    rows = [report_to_row(report, folder.classes) for report in reports]
+    kept = {"key": _key(folder, params.seed), "rows": rows, "epoch": epoch, "predictor": predictor.state_dict()}
+    write_atomically(folder.member(params.seed), _to_bytes(kept))
+    folder.checkpoint.unlink(missing_ok=True)
+    folder.best_epoch.unlink(missing_ok=True)
+    return Member(seed=params.seed, reports=reports, epoch=epoch, predictor=predictor)
+
+
+def _train(
+    params: TrialParams,
+    data: TrialData,
+    folder: Folder,
+    *,
+    rule: EpochRule,
+    value: Callable[[Scores], float],
+    console: Console,
+) -> tuple[list[EpochReport], Predictor]:
+    key = _key(folder, params.seed)
+    saved = load_checkpoint(folder.checkpoint, key=key)
+    earlier = [row for row in read_lines(folder.log) if row.get("seed") == params.seed]
+    reports = [report_from_row(row) for row in earlier][: saved[0].epoch - 1] if saved else []
+    reports += [saved[0]] if saved else []
+    _log(folder, params.seed, reports)
+    if reports:
+        say(console, f"seed {params.seed}: going on after epoch {len(reports)}")
+    generator = torch.Generator().manual_seed(params.seed)
+    training = train_and_evaluate(params, data, generator=generator, state=saved[1] if saved else None)
+    start, first = time.monotonic(), len(reports)
+    while True:
+        try:
+            evaluation = next(training)
+        except StopIteration as end:
+            return reports, end.value
+        if rule == "best" and _is_best(evaluation.report, reports, value):
+            network = _network_of(evaluation)
+            write_atomically(folder.best_epoch, _to_bytes({"epoch": evaluation.report.epoch, "network": network}))
+        save_checkpoint(folder.checkpoint, evaluation, classes=folder.classes, key=key)
+        reports.append(evaluation.report)
+        append_line(folder.log, {"seed": params.seed, **report_to_row(evaluation.report, folder.classes)})
+        line = epoch_line(reports, epochs=params.epochs, elapsed=time.monotonic() - start, timed=len(reports) - first)
+        say(console, line)
+
+
+def _is_best(report: EpochReport, earlier: list[EpochReport], value: Callable[[Scores], float]) -> bool:
+    assert report.val is not None
+    return all(value(report.val.scores) > value(other.val.scores) for other in earlier if other.val)
+
+
+def _network_of(evaluation: Evaluation) -> Mapping[str, Any]:
+    """Return the weights that were judged: the averaged ones where there are any."""
+    average = evaluation.state.get("average")
+    network: Mapping[str, Any] = average["model"] if average else evaluation.state["model"]
+    return network
+
+
+def _rebuild(params: TrialParams, data: TrialData, state: Mapping[str, Any]) -> Predictor:
+    predictor = Learner(params, data, generator=torch.Generator().manual_seed(params.seed)).predictor
+    predictor.load_state_dict(state)
+    return predictor.eval()
+
+
+def _log(folder: Folder, seed: int, reports: list[EpochReport]) -> None:
+    """Write the log anew: what stands there of this seed, or of seeds that come later, is not finished."""
+    finished = {int(path.stem.removeprefix("member-")) for path in folder.path.glob("member-*.pt")} - {seed}
+    rows = [row for row in read_lines(folder.log) if row.get("seed") in finished]
+    rows += [{"seed": seed, **report_to_row(report, folder.classes)} for report in reports]
+    write_atomically(folder.log, "".join(map(to_line, rows)))
+
+
+def _load_finished(folder: Folder, seed: int) -> tuple[list[EpochReport], int, Mapping[str, Any]] | None:
+    try:
+        saved = _load(folder.member(seed))
+        if saved["key"] != _key(folder, seed):
+            return None
+        return [report_from_row(row) for row in saved["rows"]], int(saved["epoch"]), saved["predictor"]
+    except Exception:  # noqa: BLE001 - torch raises anything on a missing or damaged file; the member is trained anew
+        return None
+
+
+def _key(folder: Folder, seed: int) -> str:
+    return f"{folder.key} seed {seed}"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def _to_bytes(content: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
