@@ -58,9 +58,22 @@ class Folder:
         """One JSON line per epoch of every member."""
         return self.path / "epochs.jsonl"
 
+    @property
+    def owner(self) -> Path:
+        """Says which training the files belong to, while it lasts."""
+        return self.path / "training.txt"
+
+    def claim(self) -> None:
+        """Begin, or go on: what another training has left is removed."""
+        owner = self.owner.read_text("utf-8") if self.owner.exists() else ""
+        if owner != self.key:
+            self.tidy()
+            self.log.unlink(missing_ok=True)
+            write_atomically(self.owner, self.key)
+
     def tidy(self) -> None:
         """Remove everything but the log."""
-        for path in (self.checkpoint, self.best_epoch, *self.path.glob("member-*.pt")):
+        for path in (self.owner, self.checkpoint, self.best_epoch, *self.path.glob("member-*.pt")):
             path.unlink(missing_ok=True)
 
 
@@ -107,7 +120,6 @@ def train_member(
     if finished:
         say(console, f"seed {params.seed}: is finished already")
         reports, epoch, state = finished
-        _log(folder, params.seed, reports)
         return Member(seed=params.seed, reports=reports, epoch=epoch, predictor=_rebuild(params, data, state))
     reports, predictor = _train(params, data, folder, rule=rule, value=value, console=console)
     epoch = params.epochs
@@ -135,7 +147,7 @@ def _train(
 ) -> tuple[list[EpochReport], Predictor]:
     key = _key(folder, params.seed)
     saved = load_checkpoint(folder.checkpoint, key=key)
-    earlier = [row for row in read_lines(folder.log) if row.get("seed") == params.seed]
+    earlier = [row for row in read_lines(folder.log) if row["seed"] == params.seed]
     reports = [report_from_row(row) for row in earlier][: saved[0].epoch - 1] if saved else []
     reports += [saved[0]] if saved else []
     _log(folder, params.seed, reports)
@@ -178,9 +190,8 @@ def _rebuild(params: TrialParams, data: TrialData, state: Mapping[str, Any]) -> 
 
 
 def _log(folder: Folder, seed: int, reports: list[EpochReport]) -> None:
-    """Write the log anew: what stands there of this seed, or of seeds that come later, is not finished."""
-    finished = {int(path.stem.removeprefix("member-")) for path in folder.path.glob("member-*.pt")} - {seed}
-    rows = [row for row in read_lines(folder.log) if row.get("seed") in finished]
+    """Write the log anew, with exactly these reports of one seed."""
+    rows = [row for row in read_lines(folder.log) if row["seed"] != seed]
     rows += [{"seed": seed, **report_to_row(report, folder.classes)} for report in reports]
     write_atomically(folder.log, "".join(map(to_line, rows)))
 

@@ -108,6 +108,7 @@ def retrain(request: RetrainRequest, console: Console) -> int:
             f"{params.epochs} nominal epochs of {data.epoch_samples:,} each, {describe_device(device)}",
         )
         folder = _folder(request, best, params, dataset)
+        folder.claim()
         value = _objective(request.best, dataset.wafers.classes)
         members = [
             train_member(
