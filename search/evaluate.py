@@ -1,4 +1,7 @@
-"""Score a study's final model on the locked test part: python -m search.evaluate STUDY. Every look is written down."""
+"""Score a study's final model on the locked test part: python -m search.evaluate STUDY. Every look is written down.
+
+With --data and other labelled wafers than the study's, it is scored on those instead, and the test part stays closed.
+"""
 
 import argparse
 import sys
@@ -8,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from search.errors import exit_code
-from search.final.locked_test import EvaluateRequest, score_locked_test
+from search.final.locked_test import EvaluateRequest, evaluate
 from search.study.records import RESULTS, find_study
 
 
@@ -16,13 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and evaluate."""
     parser = argparse.ArgumentParser(prog="python -m search.evaluate", description=__doc__)
     parser.add_argument("study", help="a study's folder, or its name below --results")
-    parser.add_argument("--data", help="where the study's wafers lie now")
+    parser.add_argument(
+        "--data", help="other labelled wafers to score on, .npz or .parquet; or where the study's lie now"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of all studies (default: %(default)s)")
     given = parser.parse_args(arguments)
 
     def run() -> int:
         folder = find_study(given.study, results=given.results)
-        return score_locked_test(EvaluateRequest(study=folder, results=given.results, data=given.data), Console())
+        return evaluate(EvaluateRequest(study=folder, results=given.results, data=given.data), Console())
 
     return exit_code(run)
 

@@ -2,30 +2,25 @@
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from torch import Tensor
 
-from data_pipeline.batches import plain_batches
-from data_pipeline.dataset import Dataset
+from data_pipeline.wafer_files import load_wafers
 from search.errors import DONE, ConfigError
-from search.final.model_file import load_model
-from search.study.best import load_best
+from search.final.external_test import score_external
+from search.final.model_file import TrainedModel, load_model
+from search.final.outcome import draw_pictures, fingerprint_file, predict_logits, show_scored, to_predictions
+from search.final.scoring import score_logits, scored_to_row
+from search.study.best import Best, load_best
 from search.study.data import check_same_data, describe, open_data
 from search.study.marks import marks_of
-from search.study.predictions import NAME, Origin, Predictions, write_predictions
+from search.study.predictions import NAME, Origin, write_predictions
 from search.study.provenance import describe_data
-from search.study.records import StudyFolder, lock_folder, read_json, write_atomically, write_json
-from search.study.rows import judgement_to_row
-from search.trial.evaluation import choose_dtype, judge_logits, predict_batches
-from search.views.figures import draw_confusion
+from search.study.records import StudyFolder, lock_folder, read_json, write_json
 from search.views.report import write_report
 from search.views.terminal import say
-from search.views.words import score_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +30,7 @@ class EvaluateRequest:
     Attributes:
         study: The study whose final model is tested.
         results: Folder of all studies; encoded maps are kept there.
-        data: Wafers to use instead of those that best.yaml names; they must be the same ones.
+        data: Where the study's wafers lie now, or other labelled wafers to score the model on.
     """
 
     study: StudyFolder
@@ -43,17 +38,27 @@ class EvaluateRequest:
     data: str | None = None
 
 
-def score_locked_test(request: EvaluateRequest, console: Console) -> int:
-    """Score the final model on the test part and add the look to the ledger, `final/test.json`.
-
-    What it predicted is kept in `final/test_predictions.parquet`, so that nothing else has to look.
+def evaluate(request: EvaluateRequest, console: Console) -> int:
+    """Score the final model: on the study's locked test, or on an external file of labelled wafers.
 
     Raises:
         ConfigError: If there is no final model yet, or it does not belong to this study's data.
         DataError: If the wafers cannot be used.
     """
+    best, trained = load_best(request.study.best), load_model(request.study.final / "model.pt")
+    if request.data is not None:
+        external = load_wafers(Path(request.data))
+        if external.fingerprint != best.data_fingerprint:
+            return score_external(request.study, trained, external, console)
+    return _score_locked_test(request, best, trained, console)
+
+
+def _score_locked_test(request: EvaluateRequest, best: Best, trained: TrainedModel, console: Console) -> int:
+    """Score the test part and add the look to the ledger, `final/test.json`.
+
+    What it predicted is kept in `final/test_predictions.parquet`, so that nothing else has to look.
+    """
     final = request.study.final
-    best, trained = load_best(request.study.best), load_model(final / "model.pt")
     # The model's picture: best.yaml may have been edited since.
     config = best.data.model_copy(update={"wafers": request.data or best.data.wafers, **asdict(trained.picture)})
     dataset = open_data(config, results=request.results)
@@ -62,15 +67,13 @@ def score_locked_test(request: EvaluateRequest, console: Console) -> int:
         raise ConfigError(f"{final / 'model.pt'}: was trained on other wafers than this study's; retrain it")
     say(console, describe(dataset))
     marks = marks_of(describe_data(dataset))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = plain_batches(dataset.encode("test").to(device))
-    dtype = choose_dtype(trained.precision, device)
-    logits_NK, labels = predict_batches(trained.model.to(device), batches, dtype=dtype)
-    judgement = judge_logits(logits_NK, labels, n_classes=len(trained.classes))
+    logits_NK, labels = predict_logits(trained, dataset.encode("test"))
+    lots = dataset.wafers.lots[dataset.splits.test]
+    scored = score_logits(logits_NK, labels, rule=trained.rule, classes=trained.classes, lots=lots)
     with lock_folder(final):
-        model = _fingerprint(final / "model.pt")
-        look = judgement_to_row(judgement, trained.classes, split="test") | {"model": model, "marks": list(marks)}
-        looks = _add_look(final / "test.json", look)
+        model = fingerprint_file(final / "model.pt")
+        row = scored_to_row(scored, trained.classes, split="test")
+        looks = _add_look(final / "test.json", row | {"model": model, "marks": list(marks)})
         origin = Origin(
             study=request.study.name,
             model=model,
@@ -84,29 +87,18 @@ def score_locked_test(request: EvaluateRequest, console: Console) -> int:
             n_parameters=trained.n_parameters,
             config=trained.config,
         )
-        write_predictions(_to_predictions(logits_NK, dataset, origin), final / NAME)
+        kept = to_predictions(scored, trained.classes, dataset.wafers, dataset.splits.test, origin)
+        write_predictions(kept, final / NAME)
         title = f"{request.study.name}: locked test ({', '.join([*marks, '%'])})"
-        write_atomically(final / "test_confusion.png", draw_confusion(judgement, trained.classes, title=title))
+        pictures = draw_pictures(scored, trained, final, prefix="test", title=title)
         if request.study.provenance.exists():
             write_report(request.study)
-    console.print(score_table(judgement.scores, trained.classes, title=title))
+    show_scored(scored, trained, console, title=title)
     say(console, _about_looks(looks))
-    for what, name in (("confusion matrix", "test_confusion.png"), ("predictions", NAME), ("ledger", "test.json")):
-        say(console, f"{what:<18}{final / name}")
+    files = [*pictures, ("predictions", final / NAME), ("ledger", final / "test.json")]
+    for what, path in files:
+        say(console, f"{what:<18}{path}")
     return DONE
-
-
-def _to_predictions(logits_NK: Tensor, dataset: Dataset, origin: Origin) -> Predictions:
-    wafers, test = dataset.wafers, dataset.splits.test
-    return Predictions(
-        origin=origin,
-        classes=wafers.classes,
-        wafers=test,
-        lots=[wafers.lot_names[lot] for lot in wafers.lots[test]],
-        labels=wafers.labels[test],
-        probabilities=logits_NK.softmax(1).cpu().numpy(),
-        predicted=logits_NK.argmax(1).cpu().numpy(),
-    )
 
 
 def _add_look(ledger: Path, look: dict[str, Any]) -> list[dict[str, Any]]:
@@ -129,7 +121,3 @@ def _about_looks(looks: list[dict[str, Any]]) -> str:
         f"This was look {len(looks)} at the test part. If earlier looks decided which model this is, it is no honest "
         f"test any more. All looks:\n{earlier}"
     )
-
-
-def _fingerprint(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()[:12]

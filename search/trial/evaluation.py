@@ -74,10 +74,15 @@ def predict_batches(
     return torch.cat(logits_NK), torch.cat(labels_N)
 
 
-@torch.inference_mode()
 def judge_logits(logits_NK: Tensor, labels: Tensor, *, n_classes: int) -> Judgement:
-    """Compare logits, shape (N, K), with labels, shape (N,); waits for their device once."""
-    confusion = torch.bincount(labels * n_classes + logits_NK.argmax(1), minlength=n_classes * n_classes)
+    """Compare the largest of each row of logits, shape (N, K), with labels, shape (N,); waits for the device once."""
+    return judge_calls(logits_NK, logits_NK.argmax(1), labels, n_classes=n_classes)
+
+
+@torch.inference_mode()
+def judge_calls(logits_NK: Tensor, called: Tensor, labels: Tensor, *, n_classes: int) -> Judgement:
+    """Compare called classes, shape (N,), with labels; the logits, shape (N, K), are for the loss."""
+    confusion = torch.bincount(labels * n_classes + called, minlength=n_classes * n_classes)
     counts = confusion.reshape(n_classes, n_classes).cpu().numpy()
     return Judgement(
         loss=cross_entropy(logits_NK, labels, reduction="none").double().mean().item(),

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from search.trial.intervals import Interval
 from search.views.report.album import Album
 from search.views.report.facts import Facts
-from search.views.report.markup import Content, Html, join, paragraph, table, tag
-from search.views.report.phrases import heat, percent
+from search.views.report.markup import Content, Html, join, listing, paragraph, picture, table, tag
+from search.views.report.phrases import heat, percent, span
 from search.views.report.verdict import test_score, test_size, test_span
 from search.views.words import duration
 
@@ -31,11 +32,11 @@ def _looks(facts: Facts) -> Html:
         return Html("")
     last = facts.looks[-1]
     times = "once" if len(facts.looks) == 1 else f"{len(facts.looks)} times; this is the last look"
+    columns = ("precision", "recall", "f1")
     rows: list[list[Content]] = [
         [
             name,
-            *(percent(_value(last, key, name)) for key in ("precision", "recall")),
-            tag("td", percent(_value(last, "f1", name)), style=f"background:{heat(_value(last, 'f1', name))}"),
+            *(_with_interval(last, column, name) for column in columns),
             percent(_value(last, "balanced_f1", name)),
             f"{last['test_support'][name]:,}",
         ]
@@ -45,13 +46,49 @@ def _looks(facts: Facts) -> Html:
         paragraph(
             f"The test part was opened {times}. ",
             tag("b", f"{facts.metric} {percent(test_score(facts, last))} %"),
-            f" ({test_span(facts, last)}, 95 %, over its wafers alone), macro-F1 {percent(last['test_macro_f1'])}, "
+            f" ({test_span(facts, last)}, 95 %), macro-F1 {percent(last['test_macro_f1'])}, "
             f"balanced macro-F1 {percent(last['test_balanced_macro_f1'])}, accuracy "
             f"{percent(last['test_accuracy'])} %, n = {test_size(last):,} wafers.",
         ),
         table(("class", "precision", "recall", "F1", "balanced F1", "wafers"), rows),
+        _decisions(facts, last),
         _ledger(facts) if len(facts.looks) > 1 else None,
     )
+
+
+def _with_interval(look: Mapping[str, Any], column: str, class_name: str) -> Content:
+    """Write a score with its interval, which looks of earlier versions lack; F1 in its colour."""
+    value = _value(look, column, class_name)
+    low, high = look.get(f"test_{column}_interval", {}).get(class_name, (None, None))
+    bounds = "" if low is None else f" ({span(Interval(low, value, high))})"
+    text = f"{percent(value)}{bounds}"
+    return tag("td", text, style=f"background:{heat(value)}") if column == "f1" else text
+
+
+def _decisions(facts: Facts, look: Mapping[str, Any]) -> Html:
+    """Say whether probabilities mean what they say, who is sure, and what escapes, with the pictures of `evaluate`."""
+    if "test_calibration_error" not in look:
+        return Html("")
+    before, after = look["test_calibration_error"]
+    told = [f"Calibration error {percent(after)} points ({percent(before)} before the temperature)."]
+    if look["test_sure"]:
+        sure, right = look["test_sure"]
+        share = f"; {percent(right / sure)} % of these calls are right" if sure else ""
+        told.append(f"Sure of {sure:,} of {test_size(look):,} wafers{share}.")
+    if look["test_defects"]:
+        found = look["test_defects"]
+        told.append(
+            f"Called defective from P(defect) = {found['threshold']:.3f}: {found['n_escaped']:,} of "
+            f"{found['n_defective']:,} defective wafers escape, {found['n_alarms']:,} of {found['n_fine']:,} others "
+            "raise a false alarm."
+        )
+    shown = {"reliability": "how often calls are right", "escapes": "what a threshold for defects costs"}
+    pictures = [
+        picture(path.read_bytes(), words=words)
+        for name, words in shown.items()
+        if (path := facts.folder.final / f"test_{name}.png").exists()
+    ]
+    return join(tag("h3", "Decisions"), listing(told), tag("div", *pictures, class_="pair"))
 
 
 def _value(look: Mapping[str, Any], name: str, class_name: str) -> float:

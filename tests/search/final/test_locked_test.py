@@ -9,7 +9,7 @@ from rich.console import Console
 
 from data_pipeline.dataset import Dataset
 from models import build_model
-from search.final.locked_test import EvaluateRequest, score_locked_test
+from search.final.locked_test import EvaluateRequest, evaluate
 from search.final.model_file import TrainedModel, load_model, save_model
 from search.space.config import DataConfig
 from search.space.strict_yaml import dump_yaml
@@ -48,7 +48,7 @@ def tested(tmp_path_factory):
     said, stored = [], []
     for _ in range(2):
         console = Console(file=io.StringIO(), width=120)
-        assert score_locked_test(EvaluateRequest(study=study, results=results), console) == 0
+        assert evaluate(EvaluateRequest(study=study, results=results), console) == 0
         said.append(console.file.getvalue())
         stored.append((study.final / NAME).read_bytes())
     return study, dataset, said, stored
