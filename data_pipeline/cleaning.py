@@ -45,7 +45,7 @@ def clean_wafers(
         DataError: If no wafer is left, or labels are unknown.
     """
     labels = spell_labels(raw.labels, rename=rename or {}, keep_unknown=keep_unknown, source=raw.source)
-    verdicts = _judge(raw)
+    verdicts = judge_maps(raw)
     dropped = dict(raw.left_out)
     for reason, verdict in verdicts.items():
         if verdict.any():
@@ -53,7 +53,7 @@ def clean_wafers(
     kept = np.flatnonzero(~np.logical_or.reduce(list(verdicts.values())))
     if len(kept) == 0:
         raise DataError(f"{raw.source}: no usable wafer; {list_dropped(dropped) or 'the file holds none'}")
-    return Cleaned(wafers=_assemble(raw, kept, labels), dropped=dropped)
+    return Cleaned(wafers=assemble(raw, kept, labels), dropped=dropped)
 
 
 def list_dropped(dropped: Mapping[str, int]) -> str:
@@ -61,7 +61,7 @@ def list_dropped(dropped: Mapping[str, int]) -> str:
     return "; ".join(f"{count:,} wafers dropped: {reason}" for reason, count in dropped.items())
 
 
-def _judge(raw: RawWafers) -> dict[str, NDArray[np.bool_]]:
+def judge_maps(raw: RawWafers) -> dict[str, NDArray[np.bool_]]:
     """Say for each reason which maps it strikes; the first that applies counts."""
     n = len(raw)
     illegal, n_dies = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
@@ -80,7 +80,14 @@ def _judge(raw: RawWafers) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-def _assemble(raw: RawWafers, kept: NDArray[np.int64], labels: list[str | None]) -> WaferSet:
+def assemble(raw: RawWafers, kept: NDArray[np.int64], labels: list[str | None]) -> WaferSet:
+    """Make a WaferSet of those wafers of a file that are kept.
+
+    Args:
+        raw: From a reader.
+        kept: Their positions, ascending, at least one.
+        labels: Of all wafers of the file, spelled as classes are; None where there is none.
+    """
     heights, widths, offsets = raw.heights[kept], raw.widths[kept], raw.offsets
     cells = raw.cells
     if len(kept) < len(raw):

@@ -49,6 +49,53 @@ def read_parquet(path: Path) -> RawWafers:
         raise DataError(f"{path}: damaged or not a .parquet file ({reason}); get it again") from None
 
 
+def stream_parquet(path: Path, *, size: int) -> Iterator[tuple[RawWafers, NDArray[np.int64], dict[int, str]]]:
+    """Read such a file piece by piece, and do without the rows that cannot be read.
+
+    Args:
+        path: The file.
+        size: Rows in a piece, at most.
+
+    Yields:
+        Its wafers, the number of each one's row in the file, and the rows that are missing, with what is wrong.
+
+    Raises:
+        DataError: If the file is missing, damaged as a whole, or lacks a column.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_file(file, path)
+            first = 0
+            for batch in _batches(file, size=size):
+                yield _read_what_can_be_read(batch, first, path)
+                first += len(batch)
+    except FileNotFoundError:
+        raise DataError(f"{path}: cannot be read (No such file or directory)") from None
+    except PermissionError:
+        raise DataError(f"{path}: cannot be read (Permission denied)") from None
+    except (OSError, *_DAMAGE) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"{path}: damaged or not a .parquet file ({reason}); get it again") from None
+
+
+def _read_what_can_be_read(
+    batch: pa.RecordBatch, first: int, path: Path
+) -> tuple[RawWafers, NDArray[np.int64], dict[int, str]]:
+    found = _Found(path=path)
+    try:
+        found.add(batch)
+        return found.to_raw(), np.arange(first, first + len(batch)), {}
+    except DataError:
+        found, rows, problems = _Found(path=path), [], {}
+    for i in range(len(batch)):  # one by one, to learn which it is
+        try:
+            found.add(batch.slice(i, 1))
+            rows.append(first + i)
+        except DataError as error:
+            problems[first + i] = str(error).removeprefix(f"{path}: ").split(" in row ")[0]
+    return found.to_raw(), np.array(rows, dtype=np.int64), problems
+
+
 def view_cells(maps: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """View the cells of binary maps, without a Python object for each.
 
@@ -110,6 +157,18 @@ class _Found:
         self.labels += self._to_texts(batch, "label", first)
         self.official += self._to_texts(batch, "official", first)
 
+    def to_raw(self) -> RawWafers:
+        """Put all that was read together."""
+        return RawWafers(
+            cells=np.concatenate([np.empty(0, np.uint8), *self.cells]),
+            heights=np.concatenate([np.empty(0, np.int64), *self.heights]),
+            widths=np.concatenate([np.empty(0, np.int64), *self.widths]),
+            labels=self.labels,
+            lots=self.lots,
+            official=self.official,
+            source=str(self.path),
+        )
+
     def _to_cells(
         self, maps: pa.Array, widths: NDArray[np.int64], first: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -170,22 +229,14 @@ class _Found:
 
 def _read(file: pq.ParquetFile, path: Path) -> RawWafers:
     found = _Found(path=path)
-    for batch in _batches(file):
+    for batch in _batches(file, size=_BATCH):
         found.add(batch)
-    return RawWafers(
-        cells=np.concatenate([np.empty(0, np.uint8), *found.cells]),
-        heights=np.concatenate([np.empty(0, np.int64), *found.heights]),
-        widths=np.concatenate([np.empty(0, np.int64), *found.widths]),
-        labels=found.labels,
-        lots=found.lots,
-        official=found.official,
-        source=str(path),
-    )
+    return found.to_raw()
 
 
-def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+def _batches(file: pq.ParquetFile, *, size: int) -> Iterator[pa.RecordBatch]:
     names = [name for name in (*_NEEDED, *_OPTIONAL) if name in file.schema_arrow.names]
-    for batch in file.iter_batches(batch_size=_BATCH, columns=names):
+    for batch in file.iter_batches(batch_size=size, columns=names):
         batch.validate(full=True)  # a damaged file may make offsets that lead out of their buffer
         yield batch
 
