@@ -148,14 +148,17 @@ class _Found:
                 f"{self.path}: map: must have height x width cells; got {sizes[bad]:,} for "
                 f"{heights[bad]}x{widths[bad]} in row {first + bad}"
             )
-        self.cells.append(cells)
+        lots = [str(lot) for lot in self._to_texts(batch, "lot", first, is_needed=True)]
+        labels, official = (self._to_texts(batch, name, first) for name in ("label", "official"))
         self.n_cells += len(cells)
         refuse_bomb(self.n_cells, packed=self.path.stat().st_size, path=self.path, what="cells")
+        # Nothing before this line, so that a batch is taken whole or not at all.
+        self.cells.append(cells)
         self.heights.append(heights)
         self.widths.append(widths)
-        self.lots += [str(lot) for lot in self._to_texts(batch, "lot", first, is_needed=True)]
-        self.labels += self._to_texts(batch, "label", first)
-        self.official += self._to_texts(batch, "official", first)
+        self.lots += lots
+        self.labels += labels
+        self.official += official
 
     def to_raw(self) -> RawWafers:
         """Put all that was read together."""

@@ -1,0 +1,207 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import search.predict
+from data_pipeline.augment import to_channels
+from data_pipeline.encode import Picture, encode_maps
+from data_pipeline.synthetic import make_wafers
+from data_pipeline.wafer_files import write_parquet
+from models import build_model
+from search.final.model_file import TrainedModel, save_model
+from search.final.saliency import attribute
+from search.trial.calibration import correct_shares
+from search.trial.decision import DecisionRule
+from search.trial.params import from_flat
+from search.trial.prediction import Ensemble, Predictor
+
+RULE = DecisionRule(temperature=1.5, sure_from=0.13, defect_from=0.9, fitted_on="some", n_fitted=500)
+
+
+@pytest.fixture
+def wafers():
+    return make_wafers(300, seed=3)
+
+
+@pytest.fixture
+def trained(wafers):
+    params = from_flat({"model.wafer_cnn.width": 4, "precision": "fp32"}, where="test", image_size=16)
+    network = build_model("wafer_cnn", n_classes=9, options=params.model.options, seed=1)
+    return TrainedModel(
+        model=Ensemble([Predictor(network, shift=torch.linspace(-1, 1, 9))]).eval(),
+        config=params.to_flat(),
+        seeds=(1,),
+        classes=wafers.classes,
+        picture=Picture(image_size=16),
+        on="train",
+        data_fingerprint="aaa",
+        split_fingerprint="bbb",
+        is_synthetic=True,
+        rule=RULE,
+        seen=np.sort(wafers.content[:10]),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, wafers, trained, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_model(trained, tmp_path / "model.pt")
+    write_parquet(wafers, tmp_path / "wafers.parquet")
+    return tmp_path
+
+
+def run(*arguments):
+    return search.predict.main(["model.pt", "wafers.parquet", *map(str, arguments)])
+
+
+def probabilities_of(trained, wafers):
+    maps = torch.from_numpy(encode_maps(wafers, np.arange(len(wafers)), picture=trained.picture))
+    with torch.inference_mode():
+        return trained.rule.probabilities(trained.model(to_channels(maps))).numpy()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_every_wafer_gets_a_row_with_what_the_model_says(folder, trained, wafers, suffix):
+    assert run("--out", f"calls{suffix}") == 0
+
+    read = pd.read_csv if suffix == ".csv" else pd.read_parquet
+    table, expected = read(folder / f"calls{suffix}"), probabilities_of(trained, wafers)
+    order = expected.argsort(1)
+    none = wafers.classes.index("none")
+    assert table["wafer"].tolist() == list(range(300))
+    assert table["class"].tolist() == [wafers.classes[k] for k in order[:, -1]]
+    assert table["second"].tolist() == [wafers.classes[k] for k in order[:, -2]]
+    assert table["probability"].to_numpy() == pytest.approx(expected.max(1), abs=1e-5)
+    assert table["label"].tolist() == [wafers.classes[k] for k in wafers.labels]
+    assert table["unsure"].astype(bool).tolist() == (expected.max(1) < 0.13).tolist()
+    assert table["defective"].astype(bool).tolist() == (1 - expected[:, none] >= 0.9).tolist()
+    assert table["seen"].sum() == np.isin(wafers.content, wafers.content[:10]).sum()
+    assert table["problem"].isna().all()
+
+
+def test_the_lots_are_summed_up(folder, wafers, capsys):
+    assert run("--out", "calls.csv") == 0
+
+    table, lots = pd.read_csv("calls.csv"), pd.read_csv("calls.lots.csv")
+    assert lots["wafers"].sum() == 300
+    assert lots["defect_share"].is_monotonic_decreasing
+    row = lots.iloc[0]
+    mine = table[table["lot"].astype(str) == str(row["lot"])]
+    assert row["defect_share"] == pytest.approx((mine["class"] != "none").mean(), abs=1e-5)
+    said = capsys.readouterr().out
+    assert "WARNING: SYNTHETIC" in said
+    assert "300 wafers, 300 called" in said
+    assert "were in the model's training or validation" in said
+
+
+def test_wafers_with_a_problem_are_reported_and_the_rest_goes_through(folder, wafers, capsys):
+    table = pq.read_table("wafers.parquet")
+    maps = table["map"].to_pylist()
+    maps[7], maps[8] = b"\x01\x02", b"\x00" * len(maps[8])
+    pq.write_table(table.set_column(table.schema.get_field_index("map"), "map", pa.array(maps)), "wafers.parquet")
+
+    assert run("--out", "calls.csv") == 0
+
+    found = pd.read_csv("calls.csv")
+    assert found["wafer"].tolist() == list(range(300))
+    assert found["problem"].notna().sum() == 2
+    assert found.loc[8, "problem"] == "no die"
+    assert found.loc[[7, 8], "class"].isna().all()
+    said = capsys.readouterr().out
+    assert "298 called" in said
+    assert "1 not called: no die (wafer 8)" in said
+
+
+def test_other_class_shares_change_what_is_called(folder, trained, wafers):
+    shares = np.full(9, 0.01)
+    shares[2] = 0.92
+    given = [f"{name}={share}" for name, share in zip(wafers.classes, shares, strict=True)]
+
+    assert run("--out", "calls.parquet", "--shares", *given) == 0
+
+    expected = correct_shares(probabilities_of(trained, wafers).astype(float), assumed=np.full(9, 1 / 9), wanted=shares)
+    table = pd.read_parquet("calls.parquet")
+    assert table["class"].tolist() == [wafers.classes[k] for k in expected.argmax(1)]
+    assert (table["class"] == wafers.classes[2]).mean() > 0.5
+
+
+def test_labels_are_not_needed(folder, wafers):
+    write_parquet(replace(wafers, labels=np.full(300, -1)), folder / "wafers.parquet")
+
+    assert run() == 0
+
+    assert pd.read_csv("wafers.predictions.csv")["label"].isna().all()
+
+
+def test_a_model_without_a_rule_leaves_empty_what_it_cannot_know(folder, trained):
+    save_model(replace(trained, rule=DecisionRule()), folder / "model.pt")
+
+    assert run("--out", "calls.parquet") == 0
+
+    table = pd.read_parquet("calls.parquet")
+    assert table["unsure"].isna().all() and table["defective"].isna().all()
+    assert table["class"].notna().all()
+
+
+def test_the_least_sure_calls_are_explained(folder, trained, wafers):
+    assert run("--explain", "why", "--explain-max", 3) == 0
+
+    chance = probabilities_of(trained, wafers).max(1)
+    rows = sorted(int(path.name.split("-")[1]) for path in (folder / "why").glob("*.png"))
+    assert rows == sorted(np.argsort(chance)[:3].tolist())
+
+
+def test_what_speaks_for_a_call_adds_up_to_the_call(trained, wafers):
+    maps = torch.from_numpy(encode_maps(wafers, np.arange(5), picture=trained.picture))
+    for picture in to_channels(maps):
+        found = attribute(trained.model, picture, 3, steps=300)
+
+        clean = torch.stack([picture.sum(0), torch.zeros(16, 16)])
+        with torch.no_grad():
+            with_fails, without = trained.model(torch.stack([picture, clean])).log_softmax(1)[:, 3]
+        assert found.sum().item() == pytest.approx((with_fails - without).item(), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "calls.txt"], "must end in .csv or .parquet"),
+        (["--out", "nowhere/calls.csv"], "is no folder"),
+        (["--shares", "Centre=1"], "no such class; did you mean 'Center'"),
+        (["--shares", "Center=x"], "must be CLASS=NUMBER"),
+        (["--shares", "Center=0"], "must be above 0"),
+        (["--shares", "Center=1"], "must name every class of the model; missing: Donut"),
+        (["--threads", "0"], "--threads: must be at least 1"),
+    ],
+)
+def test_bad_options_are_refused_and_nothing_is_written(folder, capsys, arguments, message):
+    before = sorted(folder.iterdir())
+
+    assert run(*arguments) == 2
+
+    assert message in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_missing_model_or_source_is_named(folder, capsys):
+    assert search.predict.main(["other.pt", "wafers.parquet"]) == 2
+    assert "no study there" in capsys.readouterr().err
+    assert search.predict.main(["model.pt", "missing.parquet", "--out", "x.csv"]) == 2
+    assert "missing.parquet" in capsys.readouterr().err
+    assert not (folder / "x.csv").exists()
+
+
+def test_a_source_of_which_nothing_can_be_called_is_refused(folder, wafers, capsys):
+    cells = np.zeros_like(wafers.cells)
+    write_parquet(replace(wafers, cells=cells), folder / "wafers.parquet")
+
+    assert run("--out", "calls.csv") == 2
+
+    assert "no wafer can be called" in capsys.readouterr().err
+    assert json.dumps(sorted(path.name for path in folder.iterdir())) == '["model.pt", "wafers.parquet"]'
