@@ -120,9 +120,10 @@ def _surround(maps: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _resize(maps: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
     _, height, width = maps.shape
     size = picture.image_size
-    rows, columns = _area_weights(height, size), _area_weights(width, size)
-    fail = rows @ (maps == FAIL).astype(np.float32) @ columns.T
-    die = rows @ (maps != NO_DIE).astype(np.float32) @ columns.T
+    rows, columns = _overlaps(height, size), _overlaps(width, size)
+    # Sums of whole numbers, which float32 holds exactly up to 2^24 cells: the same on every machine, and in a graph.
+    fail = (rows @ (maps == FAIL).astype(np.float32) @ columns.T) / np.float32(height * width)
+    die = (rows @ (maps != NO_DIE).astype(np.float32) @ columns.T) / np.float32(height * width)
     if picture.encoding == "coverage":
         return _in_255ths(die, fail)
     # A hair below the exact share, so that a line split evenly between two pixels is not lost to rounding.
@@ -132,20 +133,21 @@ def _resize(maps: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
 
 def _in_255ths(die: NDArray[np.float32], fail: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Round shares of pixels, shape (N, S, S), to coverage by passing and failing dies, shape (N, S, S, 2)."""
-    # A hair above one half, so that a pixel half covered is rounded alike on either side of a wafer and on any machine.
-    dies = (255 * die + 0.501).astype(np.uint8)
-    # Where all dies fail, the two products may differ in their last bit, and passing dies would wrap around to 255.
-    fails = (255 * np.minimum(fail, die) + 0.501).astype(np.uint8)
+    # A hair above one half, so that a pixel half covered is rounded alike on either side of a wafer.
+    dies = (255 * die + np.float32(0.501)).astype(np.uint8)
+    fails = (255 * fail + np.float32(0.501)).astype(np.uint8)
     return np.stack([dies - fails, fails], axis=-1)
 
 
-def _area_weights(n_dies: int, n_pixels: int) -> NDArray[np.float32]:
-    """Share of each pixel that each die covers along one axis, shape (n_pixels, n_dies), rows sum to 1."""
-    edges = np.arange(n_pixels + 1) * (n_dies / n_pixels)
-    dies = np.arange(n_dies)
-    overlap = np.minimum(edges[1:, None], dies + 1) - np.maximum(edges[:-1, None], dies)
-    weights: NDArray[np.float32] = (np.clip(overlap, 0, None) * (n_pixels / n_dies)).astype(np.float32)
-    return weights
+def _overlaps(n_dies: int, n_pixels: int) -> NDArray[np.float32]:
+    """How much each die covers of each pixel along one axis, shape (n_pixels, n_dies), in whole numbers.
+
+    A die is n_pixels long and a pixel n_dies, so that rows sum to n_dies.
+    """
+    edges, dies = np.arange(n_pixels + 1) * n_dies, np.arange(n_dies) * n_pixels
+    overlap = np.minimum(edges[1:, None], dies + n_pixels) - np.maximum(edges[:-1, None], dies)
+    whole: NDArray[np.float32] = np.clip(overlap, 0, None).astype(np.float32)
+    return whole
 
 
 def _holds(path: Path, shape: tuple[int, ...]) -> bool:
