@@ -12,7 +12,7 @@ from torch import Tensor
 
 from search.study.ranking import rank_by_seeds
 from search.study.rows import judgement_to_row
-from search.trial.calibration import Bin, calibration_error, escape_curve, reliability, wilson
+from search.trial.calibration import Bin, calibration_error, escape_curve, reliability
 from search.trial.decision import NONE, DecisionRule
 from search.trial.evaluation import Judgement, judge_calls
 from search.trial.intervals import (
@@ -22,6 +22,7 @@ from search.trial.intervals import (
     bootstrap_confusion,
     f1_of,
     macro_f1,
+    wilson,
     worst_class_f1,
 )
 

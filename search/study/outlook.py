@@ -2,7 +2,6 @@
 
 import heapq
 import itertools
-import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from search.space.config import StudyConfig
 from search.space.dice import COUNTABLE, DRAWS, Dice, first_allowed, look_over
 from search.space.space import Config, epochs_of
 from search.study.asha import Asha
+from search.trial.intervals import wilson
 from search.trial.params import find_contradiction
 from search.trial.vocabulary import Scalar
 
@@ -54,7 +54,10 @@ class Forbidden:
     @property
     def interval(self) -> tuple[float, float]:
         """Where the share of the space lies, with 95 % confidence; one number twice if it is exact."""
-        return (self.share, self.share) if self.is_exact else wilson(self.n_forbidden, self.n)
+        if self.is_exact:
+            return self.share, self.share
+        found = wilson(self.n_forbidden, self.n)
+        return found.low, found.high
 
 
 def measure_forbidden(
@@ -82,23 +85,6 @@ def _broken_rules(config: StudyConfig, flat: Config) -> Iterator[str]:
     if contradiction:
         yield contradiction
     yield from (rule.condition.text for rule in config.forbid if rule.condition.holds(flat))
-
-
-def wilson(n_hits: int, n: int) -> tuple[float, float]:
-    """Return the interval that holds a share with 95 % confidence.
-
-    Source:
-        Wilson 1927, Probable inference, the law of succession, and statistical inference, JASA 22, 209-212.
-
-    Example:
-        >>> [round(end, 4) for end in wilson(0, 100)]
-        [0.0, 0.037]
-    """
-    z = 1.959964
-    share, weight = n_hits / n, 1 + z * z / n
-    middle = (share + z * z / (2 * n)) / weight
-    half = z / weight * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import ndtri
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from search.trial.decision import NONE, DecisionRule
-from search.trial.intervals import Interval
 from search.trial.metrics import score_confusion
 
 LEAST = 100  # wafers; of fewer nothing is fitted
@@ -186,20 +184,6 @@ def estimate_shares(probabilities_NK: Floats, *, assumed: Floats, steps: int = 1
             break
     result: Floats = shares
     return result
-
-
-def wilson(n_hits: int, n: int, *, level: float = 0.95) -> Interval:
-    """Put an interval around a share; NaN without trials.
-
-    Source:
-        Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
-    """
-    if not n:
-        return Interval(math.nan, math.nan, math.nan)
-    z, share = float(ndtri((1 + level) / 2)), n_hits / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Interval(max(0.0, middle - half), share, min(1.0, middle + half))
 
 
 def _sure_from(chance: Floats, is_right: NDArray[np.bool_], *, share: float) -> float:

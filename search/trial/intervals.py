@@ -81,6 +81,20 @@ def f1_of(k: int) -> Statistic:
     return lambda confusions: _f1(confusions)[:, k]
 
 
+def wilson(n_hits: int, n: int, *, level: float = 0.95) -> Interval:
+    """Put an interval around a share; NaN without trials.
+
+    Source:
+        Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
+    """
+    if not n:
+        return Interval(np.nan, np.nan, np.nan)
+    z, share = float(ndtri((1 + level) / 2)), n_hits / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * float(np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)))
+    return Interval(max(0.0, middle - half), share, min(1.0, middle + half))
+
+
 def bootstrap_confusion(
     confusion: Counts, statistic: Statistic, *, n: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:

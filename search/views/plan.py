@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from search.space.config import StudyConfig
+from search.space.config import ConfirmConfig, StudyConfig
 from search.space.space import Branch, Choice, Constant, Node, Range, Space
 from search.study.outlook import Forbidden, Outlook
 from search.study.probe import Probe
@@ -123,6 +123,8 @@ def time_lines(
         yield f"  not probed, for want of time or for what is said above: {', '.join(missing)}"
     total = outlook.makespan * mean
     yield f"time: about {duration(total)} for {outlook.trials:,} trials, {slots} side by side{several}"
+    if config.confirm:
+        yield _confirm_line(config.confirm, outlook, mean, slots=slots)
     limits = {"search.time": config.search.time}
     if config.search.gpu_hours is not None and gpus:
         limits["search.gpu_hours"] = config.search.gpu_hours * 3600 / (gpus * slots)
@@ -132,6 +134,18 @@ def time_lines(
             yield f"  about {fitting:,.0f} of {outlook.trials:,} trials fit into {name} ({duration(limit)})"
         elif limit is not None:
             yield f"  they fit into {name} ({duration(limit)})"
+
+
+def _confirm_line(confirm: ConfirmConfig, outlook: Outlook, seconds: float, *, slots: int) -> str:
+    """Write how long confirming takes, if the best have schedules of mean length."""
+    finishing = [(schedule.length, schedule.finishing) for schedule in outlook.schedules]
+    length = sum(length * n for length, n in finishing) / max(1e-9, sum(n for _, n in finishing))
+    runs = confirm.top * (confirm.seeds + confirm.folds)
+    total = -(-runs // slots) * length * seconds
+    return (
+        f"then confirming: {runs} trainings to their end ({confirm.top} configurations, {confirm.seeds} seeds, "
+        f"{confirm.folds} folds), about {duration(total)} more if they are of mean length ({length:.0f} epochs)"
+    )
 
 
 def disk_lines(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from search.errors import ConfigError
 from search.space.dice import Dice
 from search.space.space import Branch, Choice, Constant, Range, Space
-from search.study.outlook import draw_allowed, foresee, measure_forbidden, wilson
+from search.study.outlook import draw_allowed, foresee, measure_forbidden
 
 numbers = st.integers(0, 20)
 finite = st.one_of(
@@ -134,15 +134,6 @@ def test_a_space_without_rules_forbids_nothing(load):
     config = load("data: {image_size: 16}\nspace: {lr: {low: 1e-4, high: 1e-1}}\nsearch: {stop: null}")
 
     assert measure_forbidden(config, n_draws=50).n_forbidden == 0
-
-
-@given(n=st.integers(1, 5000), share=st.floats(0, 1))
-def test_wilsons_interval_holds_the_share_and_is_a_share(n, share):
-    hits = round(share * n)
-    low, high = wilson(hits, n)
-
-    assert 0 <= low <= hits / n + 1e-12
-    assert hits / n - 1e-12 <= high <= 1
 
 
 def make(load, *, epochs="8", trials=20, stop="{asha: {first_rung: 1 epoch, factor: 2}}", first="[]"):

@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
 
 from search.trial.calibration import (
     LEAST,
@@ -14,7 +13,6 @@ from search.trial.calibration import (
     fit_rule,
     fit_temperature,
     reliability,
-    wilson,
 )
 from search.trial.decision import DecisionRule
 
@@ -162,16 +160,3 @@ def test_escapes_rise_and_false_alarms_fall_with_the_threshold():
     middle = curve.thresholds[200]
     assert curve.escapes[200] == pytest.approx((chance < middle)[is_defective].mean())
     assert curve.alarms[200] == pytest.approx((chance >= middle)[~is_defective].mean())
-
-
-@pytest.mark.parametrize(("hits", "n"), [(0, 5), (22, 22), (3, 40), (980, 1000)])
-def test_shares_have_wilsons_intervals(hits, n):
-    expected = binomtest(hits, n).proportion_ci(method="wilson")
-
-    found = wilson(hits, n)
-
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-
-
-def test_a_share_of_nothing_is_none():
-    assert math.isnan(wilson(0, 0).value)

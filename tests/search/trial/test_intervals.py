@@ -1,3 +1,4 @@
+import math
 import time
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
 
 from search.trial.intervals import (
     accuracy,
@@ -15,6 +17,7 @@ from search.trial.intervals import (
     macro_f1,
     paired_difference,
     paired_differences,
+    wilson,
     worst_class_f1,
 )
 from search.trial.metrics import score_confusion
@@ -198,3 +201,25 @@ def test_nine_classes_and_2000_draws_take_less_than_a_third_of_a_second():
         took.append(time.perf_counter() - start)
 
     assert min(took) < 0.3
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 5), (22, 22), (3, 40), (980, 1000)])
+def test_shares_have_wilsons_intervals(hits, n):
+    expected = binomtest(hits, n).proportion_ci(method="wilson")
+
+    found = wilson(hits, n)
+
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_share_of_nothing_is_none():
+    assert math.isnan(wilson(0, 0).value)
+
+
+@given(n=st.integers(1, 5000), share=st.floats(0, 1))
+def test_wilsons_interval_holds_the_share_and_is_a_share(n, share):
+    hits = round(share * n)
+    found = wilson(hits, n)
+
+    assert 0 <= found.low <= hits / n + 1e-12
+    assert hits / n - 1e-12 <= found.high <= 1
