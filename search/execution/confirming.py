@@ -23,9 +23,11 @@ from search.study.confirmation import (
     choose_candidates,
     configure,
     divide,
+    finished_runs,
     fold_of,
     plan_runs,
     predictions_path,
+    read_logits,
 )
 from search.study.confirmed import Confirmed, write_confirmed
 from search.study.data import check_same_data, describe, open_data, trial_data
@@ -35,6 +37,7 @@ from search.study.provenance import describe_data, record_attempt
 from search.study.records import StudyFolder, confirm_folder, read_json
 from search.study.rows import TrialRecord
 from search.study.study import Study
+from search.study.winner import keep_winner
 from search.views.confirmed import show_confirmed
 from search.views.report import write_report
 from search.views.terminal import Detail, SearchView, WarningsOnly, say
@@ -118,6 +121,8 @@ def confirm_study(
             if not is_over:
                 return INTERRUPTED
             found = conclude(config, candidates, confirmation.records, sub, dataset, n_folds=wanted.folds)
+        if found:
+            _show_hardest(study, found, confirmation, dataset)
         return _tell(study, found, data, console, chat)
 
 
@@ -179,6 +184,15 @@ def _brief(folder: StudyFolder, record: TrialRecord) -> dict[str, object]:
     """Tell a slot on which division a run trains, and where its predictions are kept."""
     seed = int(record.config["seed"])
     return {"division": fold_of(seed)[0], "predictions": str(predictions_path(folder, seed, record.number))}
+
+
+def _show_hardest(study: Study, found: Confirmed, confirmation: Study, dataset: Dataset) -> None:
+    """Let the page show the wafers that the chosen one gets most wrong; the search kept those of its own winner."""
+    runs = finished_runs(confirmation.records, study.records[found.chosen].config)
+    own = [run for run in runs if fold_of(int(run.config["seed"]))[0] == 0]
+    logits = read_logits(confirmation.folder, own[0]) if own else None
+    if logits is not None and found.chosen != (study.leader.number if study.leader else None):
+        keep_winner(study.folder, dataset, trial=found.chosen, logits_NK=logits)
 
 
 def _tell(study: Study, found: Confirmed | None, data: Mapping[str, object], console: Console, chat: Console) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from data_pipeline.batches import EncodedWafers, plain_batches
 from data_pipeline.dataset import Dataset
@@ -105,6 +106,28 @@ def write_winner(study: Study, dataset: Dataset, *, patience_s: float) -> str:
         return _write(study, leader, dataset, patience_s=patience_s)
     except Exception as error:  # noqa: BLE001 - whatever it is, the search has its result
         return f"its hardest wafers are not shown ({type(error).__name__}: {error})"
+
+
+def keep_winner(folder: StudyFolder, dataset: Dataset, *, trial: int, logits_NK: NDArray[np.float32]) -> None:
+    """Keep what a confirmed trial makes of the validation part, from the logits that one of its runs has left.
+
+    Args:
+        folder: Of the study.
+        dataset: The study's.
+        trial: Number of the trial in the search.
+        logits_NK: Of all validation wafers in order, shape (N, K).
+    """
+    indices, probabilities_NK = dataset.splits.val, softmax(logits_NK, axis=1)
+    winner = Winner(
+        trial=trial,
+        split_fingerprint=dataset.splits.fingerprint,
+        n_val=len(indices),
+        indices=indices,
+        labels=dataset.wafers.labels[indices],
+        probabilities=probabilities_NK.astype(np.float16),
+        hardest=tuple(_find_hardest(dataset, indices, probabilities_NK)),
+    )
+    write_atomically(folder.winner, to_bytes(winner))
 
 
 def read_winner(folder: StudyFolder) -> Winner | None:

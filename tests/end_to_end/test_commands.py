@@ -137,6 +137,24 @@ def test_a_best_yaml_is_enough_to_train_on_all_but_test_without_validation_colum
     assert (tmp_path / "out" / "model.pt").is_file()
 
 
+def test_the_model_is_shipped_and_used(finished, call):
+    folder, *_ = finished
+    final = folder / "results" / "smoke-synthetic" / "final"
+    call("data_pipeline.synthesize", "--wafers", 600, "--seed", 9, "--out", "new.parquet", cwd=folder)
+
+    shipped = call("search.export", "smoke-synthetic", "--check", 50, cwd=folder)
+    called = call("search.predict", "smoke-synthetic", "new.parquet", cwd=folder)
+    elsewhere = call("search.evaluate", "smoke-synthetic", "--data", "new.parquet", cwd=folder)
+
+    assert (shipped.returncode, called.returncode, elsewhere.returncode) == (0, 0, 0), shipped.stderr + called.stderr
+    assert "on 50 SYNTHETIC validation wafers" in shipped.stdout
+    assert "balanced macro f1" in (final / "model_card.md").read_text("utf-8")  # from the ledger
+    assert (final / "model.onnx").is_file()
+    assert len((folder / "new.predictions.csv").read_text("utf-8").splitlines()) == 601
+    assert "the locked test stays closed" in elsewhere.stdout
+    assert (final / "external-new.json").is_file()
+
+
 def test_the_page_is_made_from_the_folder_alone(finished, call):
     folder, *_ = finished
     page = folder / "results" / "smoke-synthetic" / "report.html"

@@ -17,6 +17,7 @@ from search.study.data import open_data
 from search.study.provenance import describe_data, record_attempt
 from search.study.records import StudyFolder, confirm_folder, read_lines
 from search.study.study import Study
+from search.study.winner import read_winner
 from search.testing import drive
 
 pytestmark = pytest.mark.slow
@@ -80,6 +81,8 @@ def test_a_killed_confirmation_goes_on_and_can_be_extended(study):
     assert all(sentence in said for sentence in sentences(found))
     assert "going on" in said or "have begun before" in said
     assert study.report.is_file()
+    if found.chosen != 0:  # the search's winner
+        assert read_winner(study).trial == found.chosen
 
     finish(study, "--top", "2", "--seeds", "3")
 

@@ -8,7 +8,7 @@ from search.study.checkpoints import save_checkpoint
 from search.study.data import open_data, trial_data
 from search.study.records import StudyFolder
 from search.study.study import Study
-from search.study.winner import read_winner, write_winner
+from search.study.winner import keep_winner, read_winner, write_winner
 from search.testing import FakeClock
 from search.trial.training import train_and_evaluate
 
@@ -131,3 +131,16 @@ def test_a_study_without_a_winner_writes_nothing(folder, make_config, open_study
     with open_study(folder, make_config()) as study:
         assert write_winner(study, None, patience_s=60) == ""
         assert not folder.winner.exists()
+
+
+def test_a_confirmed_trial_shows_what_one_of_its_runs_gets_wrong(trained):
+    study, dataset = trained
+    labels = dataset.wafers.labels[dataset.splits.val]
+    logits = 4 * np.eye(9)[(labels + (np.arange(len(labels)) % 5 == 0)) % 9].astype(np.float32)
+
+    keep_winner(study.folder, dataset, trial=7, logits_NK=logits)
+
+    found = read_winner(study.folder)
+    assert found.is_whole and found.is_of(7, dataset.splits.fingerprint)
+    assert (found.probabilities.argmax(1) != found.labels).mean() == pytest.approx(0.2, abs=0.01)
+    assert all(each.called == (each.actual + 1) % 9 for each in found.hardest)
