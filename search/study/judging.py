@@ -1,7 +1,8 @@
 """Judging the candidates of a confirmation by what their runs have kept."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,46 +50,54 @@ def conclude(
     broken = {record.number: _count_broken(runs, record) for record in candidates}
     whole = [record for record in candidates if not broken[record.number]] or list(candidates)
     common = set.intersection(*({int(run.config["seed"]) for run in found[record.number]} for record in whole))
-    divisions = divide(dataset, n_folds=n_folds)
-    statistic = config.objective.statistic(dataset.wafers.classes)
     seeds = sorted(seed for seed in common if fold_of(seed)[0] == 0)
     folds = sorted(seed for seed in common if n_folds and fold_of(seed)[1] == n_folds)
-    by_seeds = by_folds = None
-    if seeds:
-        counts = _count_by_lot(whole, found, seeds, folder, [divisions[0]] * len(seeds), dataset)
-        by_seeds = rank_by_seeds(counts, statistic)
-    if n_folds and len(folds) == n_folds:
-        counts = _count_by_lot(whole, found, folds, folder, divisions[1:], dataset)
-        df = len(whole) * (len(seeds) - 1) if seeds else 0
-        by_folds = rank_by_folds(
-            counts, statistic, seed_sd=by_seeds.seed_sd if by_seeds and df else math.nan, seed_df=df
-        )
+    divisions = divide(dataset, n_folds=n_folds)
+    count = partial(_count_by_lot, whole, found, folder, dataset)
+    by_seeds, by_folds = _rank(config, dataset, count, seeds, folds, divisions)
     decides = by_folds or by_seeds
     if decides is None:
         return None
-    values = [
-        [float(run.value) for run in found[record.number] if int(run.config["seed"]) in seeds] for record in whole
-    ]
+    values = [[run.value for run in found[record.number] if run.config["seed"] in seeds] for record in whole]
     rows = [
         _describe(record, i, values[i], by_seeds, by_folds, decides, broken[record.number], config, dataset)
         for i, record in enumerate(whole)
     ]
-    first = candidates[0]
-    own = next((mine for record, mine in zip(whole, values, strict=True) if record is first), [])
+    ordered = [rows[i] for i in decides.order]
+    winner = next((row for row in rows if row.trial == candidates[0].number and row.seed_values), None)
     judged = divisions[1:] if by_folds else divisions[:1]
     return Confirmed(
         metric=config.objective.metric,
         decided_by="folds" if by_folds else "seeds",
-        candidates=[rows[i] for i in decides.order],
-        chosen=_choose([rows[i] for i in decides.order]).trial,
+        candidates=ordered,
+        chosen=_choose(ordered).trial,
         n_seeds=len(seeds),
         n_folds=n_folds if by_folds else 0,
         n_lots=decides.n_lots,
         n_wafers=sum(len(division.val) for division in judged),
         seed_sd=by_seeds.seed_sd if by_seeds else math.nan,
-        optimism=first.value - float(np.mean(own)) if own else math.nan,
+        optimism=winner.search_value - float(np.mean(winner.seed_values)) if winner else math.nan,
         split_fingerprint=dataset.splits.fingerprint,
     )
+
+
+def _rank(
+    config: StudyConfig,
+    dataset: Dataset,
+    count: Callable[[Sequence[int], Sequence[Division]], NDArray[np.int64]],
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    divisions: Sequence[Division],
+) -> tuple[Ranking | None, Ranking | None]:
+    """Rank by the seeds on the search's own division, and by the folds where all of them are there."""
+    statistic = config.objective.statistic(dataset.wafers.classes)
+    by_seeds = rank_by_seeds(count(seeds, divisions[:1] * len(seeds)), statistic) if seeds else None
+    if not folds or len(folds) < len(divisions) - 1:
+        return by_seeds, None
+    counts = count(folds, divisions[1:])
+    df = len(counts) * (len(seeds) - 1) if seeds else 0
+    seed_sd = by_seeds.seed_sd if by_seeds and df else math.nan
+    return by_seeds, rank_by_folds(counts, statistic, seed_sd=seed_sd, seed_df=df)
 
 
 def _count_broken(runs: Mapping[int, TrialRecord], candidate: TrialRecord) -> int:
@@ -107,10 +116,10 @@ def _count_broken(runs: Mapping[int, TrialRecord], candidate: TrialRecord) -> in
 def _count_by_lot(
     candidates: Sequence[TrialRecord],
     found: Mapping[int, Sequence[TrialRecord]],
-    seeds: Sequence[int],
     folder: StudyFolder,
-    divisions: Sequence[Division],
     dataset: Dataset,
+    seeds: Sequence[int],
+    divisions: Sequence[Division],
 ) -> NDArray[np.int64]:
     """Return confusion matrices by lot, shape (C, S, L, K, K), from what the runs of these seeds have kept."""
     wafers, k = dataset.wafers, len(dataset.wafers.classes)
