@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,12 +52,15 @@ def conclude(
     seeds = sorted(seed for seed in common if fold_of(seed)[0] == 0)
     folds = sorted(seed for seed in common if n_folds and fold_of(seed)[1] == n_folds)
     divisions = divide(dataset, n_folds=n_folds)
-    count = partial(_count_by_lot, whole, found, folder, dataset)
+
+    def count(seeds: Sequence[int], divisions: Sequence[Division]) -> NDArray[np.int64]:
+        return _count_by_lot(whole, found, seeds, folder, divisions, dataset)
+
     by_seeds, by_folds = _rank(config, dataset, count, seeds, folds, divisions)
     decides = by_folds or by_seeds
     if decides is None:
         return None
-    values = [[run.value for run in found[record.number] if run.config["seed"] in seeds] for record in whole]
+    values = [[float(run.value) for run in found[record.number] if run.config["seed"] in seeds] for record in whole]
     rows = [
         _describe(record, i, values[i], by_seeds, by_folds, decides, broken[record.number], config, dataset)
         for i, record in enumerate(whole)
@@ -91,7 +93,7 @@ def _rank(
 ) -> tuple[Ranking | None, Ranking | None]:
     """Rank by the seeds on the search's own division, and by the folds where all of them are there."""
     statistic = config.objective.statistic(dataset.wafers.classes)
-    by_seeds = rank_by_seeds(count(seeds, divisions[:1] * len(seeds)), statistic) if seeds else None
+    by_seeds = rank_by_seeds(count(seeds, [divisions[0]] * len(seeds)), statistic) if seeds else None
     if not folds or len(folds) < len(divisions) - 1:
         return by_seeds, None
     counts = count(folds, divisions[1:])
@@ -116,10 +118,10 @@ def _count_broken(runs: Mapping[int, TrialRecord], candidate: TrialRecord) -> in
 def _count_by_lot(
     candidates: Sequence[TrialRecord],
     found: Mapping[int, Sequence[TrialRecord]],
-    folder: StudyFolder,
-    dataset: Dataset,
     seeds: Sequence[int],
+    folder: StudyFolder,
     divisions: Sequence[Division],
+    dataset: Dataset,
 ) -> NDArray[np.int64]:
     """Return confusion matrices by lot, shape (C, S, L, K, K), from what the runs of these seeds have kept."""
     wafers, k = dataset.wafers, len(dataset.wafers.classes)
