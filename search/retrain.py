@@ -11,8 +11,10 @@ from rich.console import Console
 from search.errors import ConfigError, exit_code
 from search.final.members import EpochRule
 from search.final.retraining import TRAIN, TRAIN_VAL, RetrainRequest, retrain
+from search.space.strict_yaml import read_scalar
 from search.study.records import RESULTS, find_study
 from search.trial.prediction import TEST_TIME
+from search.trial.vocabulary import Scalar
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("study", nargs="?", help="a study's folder, or its name below --results")
     parser.add_argument("--config", type=Path, help="a best.yaml to use instead of a study's; needs --out")
     parser.add_argument("--on", choices=(TRAIN, TRAIN_VAL), default=TRAIN, help="wafers to learn from (default: train)")
+    parser.add_argument("--teacher", type=Path, metavar="MODEL.pt", help="a model to learn from beside the labels")
+    parser.add_argument(
+        "--teacher-weight", type=float, default=0.7, metavar="W", help="of it in the loss (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="values other than those of best.yaml; needs --out"
+    )
     parser.add_argument("--data", help="where the study's wafers lie now")
     parser.add_argument(
         "--seed", type=int, nargs="+", default=[], help="instead of the trial's; several are trained and averaged"
@@ -47,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ConfigError(f"--seed: must be in [0, 2147483648); got {seed}")
         if len(set(given.seed)) < len(given.seed):
             raise ConfigError(f"--seed: must be different ones; got {' '.join(map(str, given.seed))}")
+        if not 0 < given.teacher_weight <= 1:
+            raise ConfigError(f"--teacher-weight: must be in (0, 1]; got {given.teacher_weight:g}")
+        if given.set and not given.out:
+            raise ConfigError("--set: is another configuration than the study's best; give it a folder by --out")
         folder = find_study(given.study, results=given.results) if given.study else None
         best = folder.best if folder else given.config
         if not best.is_file():
@@ -62,10 +75,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             epoch=given.epoch,
             test_time=given.test_time,
             threads=given.threads,
+            teacher=given.teacher,
+            teacher_weight=given.teacher_weight,
+            changes=dict(map(_read_change, given.set)),
         )
         return retrain(request, Console())
 
     return exit_code(run)
+
+
+def _read_change(text: str) -> tuple[str, Scalar]:
+    key, sign, value = text.partition("=")
+    found = read_scalar(value)
+    if not sign or found is None:
+        raise ConfigError(f"--set {text}: must be KEY=VALUE, as in model.wafer_cnn.width=16")
+    return key, found
 
 
 if __name__ == "__main__":

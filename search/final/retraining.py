@@ -1,8 +1,8 @@
 """The final training of the best configuration, from one seed or several, and how its logits are to be read."""
 
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,9 @@ from data_pipeline.batches import plain_batches
 from data_pipeline.dataset import Dataset, join_parts
 from search.errors import DONE, ConfigError
 from search.final.members import EpochRule, Folder, Member, train_member
-from search.final.model_file import TrainedModel, save_model
+from search.final.model_file import TrainedModel, load_model, save_model
+from search.final.outcome import fingerprint_file
+from search.final.teaching import make_teacher
 from search.space.config_file import load_study_config
 from search.space.objective import Objective
 from search.study.best import Best, load_best
@@ -37,8 +39,9 @@ from search.trial.decision import DecisionRule
 from search.trial.evaluation import Judgement, choose_dtype, judge_logits, predict_batches
 from search.trial.memory import keep_freed_memory
 from search.trial.metrics import Scores
-from search.trial.params import TrialParams
+from search.trial.params import TrialParams, from_flat
 from search.trial.prediction import Ensemble, TestTime
+from search.trial.vocabulary import Scalar, nearest
 from search.views.figures import draw_curves
 from search.views.terminal import say
 from search.views.words import score_table
@@ -61,6 +64,9 @@ class RetrainRequest:
         epoch: Whose weights are taken, see `train_member`.
         test_time: From how many views the model decides; None as the trial did.
         threads: CPU threads instead of the trial's.
+        teacher: A model file to learn from beside the labels; None: from the labels alone.
+        teacher_weight: Of the teacher in the loss.
+        changes: Values of the configuration that are to be others, by full name.
     """
 
     best: Path
@@ -73,6 +79,9 @@ class RetrainRequest:
     epoch: EpochRule = "last"
     test_time: TestTime | None = None
     threads: int | None = None
+    teacher: Path | None = None
+    teacher_weight: float = 0.7
+    changes: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 def retrain(request: RetrainRequest, console: Console) -> int:
@@ -88,9 +97,7 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     if request.epoch == "best" and request.on == TRAIN_VAL:
         raise ConfigError("--epoch best: needs validation wafers to choose by; use --on train, or --epoch last")
     best = load_best(request.best)
-    params = best.params
-    if request.test_time is not None:
-        params = params.model_copy(update={"test_time": request.test_time})
+    params = _configure(request, best)
     seeds = request.seeds or tuple(range(params.seed, params.seed + (request.n_seeds or 1)))
     config = best.data if request.data is None else best.data.model_copy(update={"wafers": request.data})
     dataset = open_data(config, results=request.results)
@@ -100,6 +107,10 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     say(console, describe(dataset))
     data = _choose_parts(trial_data(dataset, config), on=request.on).to(device)
+    if request.teacher:
+        say(console, f"asking the teacher {request.teacher} about {len(data.train):,} wafers, eight views of each")
+        teacher = make_teacher(load_model(request.teacher), dataset, on=request.on, weight=request.teacher_weight)
+        data = replace(data, teacher=teacher)
     with lock_folder(request.out):
         named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         say(
@@ -121,9 +132,22 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     return DONE
 
 
+def _configure(request: RetrainRequest, best: Best) -> TrialParams:
+    """Return the configuration of best.yaml with what the command line wants otherwise."""
+    flat, changes = best.params.to_flat(), dict(request.changes)
+    changes |= {"test_time": request.test_time} if request.test_time is not None else {}
+    for key in changes:
+        if key not in flat:
+            raise ConfigError(f"--set {key}: is not in {request.best}; {nearest(key, list(flat))}")
+    if changes == {}:
+        return best.params
+    return from_flat({**flat, **changes}, where="--set", image_size=best.data.image_size)
+
+
 def _folder(request: RetrainRequest, best: Best, params: TrialParams, dataset: Dataset) -> Folder:
     flat = {**params.to_flat(), "seed": 0}
-    what = f"{request.on} {request.epoch} {best.data_fingerprint} {best.split_fingerprint} {dataset.picture}"
+    teacher = f"{fingerprint_file(request.teacher)} {request.teacher_weight}" if request.teacher else ""
+    what = f"{request.on} {request.epoch} {teacher} {best.data_fingerprint} {best.split_fingerprint} {dataset.picture}"
     return Folder(path=request.out, key=f"{what} {sorted(flat.items())}", classes=dataset.wafers.classes)
 
 
@@ -239,6 +263,7 @@ def _write_numbers(
         "epoch": [member.epoch for member in members],
         "seeds": list(trained.seeds),
         "test_time": trained.config["test_time"],
+        "teacher": str(request.teacher) if request.teacher else None,
         "n_parameters": trained.n_parameters,
         "device": describe_device(device),
         "seconds": sum(report.train_seconds + report.val_seconds for report in reports),

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from search.errors import ConfigError
+from search.trial.vocabulary import Scalar
 
 KeyPath = tuple[str | int, ...]
 Lines = dict[KeyPath, int]
@@ -81,6 +82,23 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
     return value, lines
+
+
+def read_scalar(text: str) -> Scalar | None:
+    """Read one value as a space file would.
+
+    Returns:
+        None if it is no single value.
+
+    Example:
+        >>> read_scalar("1e-4"), read_scalar("wafer_cnn"), read_scalar("[1]")
+        (0.0001, 'wafer_cnn', None)
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)  # a SafeLoader of ours
+    except yaml.YAMLError:
+        return None
+    return value if isinstance(value, bool | int | float | str) else None
 
 
 def _to_value(loader: _Loader, node: yaml.Node, path: KeyPath, lines: Lines) -> Any:

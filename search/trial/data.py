@@ -6,9 +6,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data_pipeline.batches import EncodedWafers
 from data_pipeline.dataset import join_parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Teacher:
+    """What a better model makes of the training wafers, for a smaller one to learn from.
+
+    Attributes:
+        log_probabilities: For equal class shares, shape (N, K), float32, on the wafers' device.
+        weight: Of the teacher in the loss, in (0, 1]; the labels have the rest.
+
+    Source:
+        Hinton et al. 2015, Distilling the Knowledge in a Neural Network, arXiv:1503.02531.
+    """
+
+    log_probabilities: Tensor
+    weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,6 +38,7 @@ class TrialData:
         n_classes: K.
         epoch_samples: Wafers in a nominal epoch.
         features: Folder where the features of frozen backbones are kept, for all trials together; None keeps none.
+        teacher: To learn from beside the labels; None: from the labels alone.
     """
 
     train: EncodedWafers
@@ -28,11 +46,13 @@ class TrialData:
     n_classes: int
     epoch_samples: int
     features: Path | None = None
+    teacher: Teacher | None = None
 
     def to(self, device: torch.device) -> "TrialData":
         """Copy to a device; on the CPU nothing is copied."""
         val = None if self.val is None else self.val.to(device)
-        return replace(self, train=self.train.to(device), val=val)
+        teacher = self.teacher and replace(self.teacher, log_probabilities=self.teacher.log_probabilities.to(device))
+        return replace(self, train=self.train.to(device), val=val, teacher=teacher)
 
 
 def take_rows(data: TrialData, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64]) -> TrialData:

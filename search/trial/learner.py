@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from data_pipeline.augment import AUGMENTS
-from data_pipeline.batches import EncodedWafers, count_batches, plain_batches, train_batches
+from data_pipeline.batches import EncodedWafers, count_batches, cut_epoch, plain_batches, train_batches
 from data_pipeline.errors import DataError
 from data_pipeline.mixing import MIXINGS, Mix
 from data_pipeline.sampling import SAMPLINGS, WaferDraws, choose_subset
@@ -56,6 +57,7 @@ class Learner:
         )
         self._open_features(rows)
         self._plan_classes()
+        self._lessons = self._prepare_lessons(rows)
 
     def _open_features(self, rows: Tensor | None) -> None:
         """Where the backbone never changes, its features are looked up instead of computed in every epoch."""
@@ -76,6 +78,14 @@ class Learner:
         self._shift = self.shift_for(params.decide_for)
         spoken = self._drawn.double() * self._loss.prior_tilt.double() * self._shift.double().cpu().exp()
         self._shares = (spoken / spoken.sum()).float()
+
+    def _prepare_lessons(self, rows: Tensor | None) -> Tensor | None:
+        """Return the teacher's probabilities of the training wafers, for the class shares that the logits speak of."""
+        if self._data.teacher is None:
+            return None
+        equal = self._data.teacher.log_probabilities
+        spoken = self._drawn.to(self.device) * self._loss.prior_tilt.to(self.device)
+        return ((equal if rows is None else equal[rows]) + spoken.clamp_min(1e-12).log()).float().softmax(1)
 
     def shift_for(self, wanted: DecideFor) -> Tensor:
         """Compute what a decision for these class shares adds to the network's logits, shape (K,), on the device."""
@@ -107,13 +117,15 @@ class Learner:
         sizes: list[int] = []
         n_right = torch.zeros((), dtype=torch.int64, device=self.device)
         first_step = (epoch - 1) * self._steps_per_epoch
-        network, batches = self._draw_epoch(epoch)
+        network, batches, drawn = self._draw_epoch(epoch)
+        parts = cut_epoch(len(drawn), self._params.batch_size)
         self.model.train()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             _seed_dropout(_draw_seed(self._generator), self.device)
-            for inputs, labels in batches:
+            for part, (inputs, labels) in zip(parts, batches, strict=False):
                 self._set_lr(first_step + len(losses))
-                loss, n_right_now = self._step(network, inputs, labels)
+                lessons = None if self._lessons is None else self._lessons[drawn[part].to(self.device)]
+                loss, n_right_now = self._step(network, inputs, labels, lessons)
                 losses.append(loss)
                 sizes.append(len(labels))
                 n_right += n_right_now
@@ -155,17 +167,22 @@ class Learner:
         self._generator.set_state(state["generator"])
         return int(state["epoch"])
 
-    def _draw_epoch(self, epoch: int) -> tuple[nn.Module, Any]:
-        """Draw the epoch's wafers and what is done to them; return what computes logits, and batches of its input."""
+    def _draw_epoch(self, epoch: int) -> tuple[nn.Module, Any, Tensor]:
+        """Draw the epoch's wafers and what is done to them.
+
+        Returns:
+            What computes logits, batches of its input, and the positions of the drawn wafers, on the CPU.
+        """
         params, generator = self._params, self._generator
         drawn = self._draws.next_epoch(generator, progress=(epoch - 1) / max(params.epochs - 1, 1))
         choices = AUGMENTS[params.augment.name](len(drawn), generator, **params.augment.options)
         if self._features is not None and (views := views_of(choices, n=len(drawn))) is not None:
             try:
-                return self._features.head, self._features.train_batches(drawn, views, batch_size=params.batch_size)
+                batches = self._features.train_batches(drawn, views, batch_size=params.batch_size)
+                return self._features.head, batches, drawn
             except DataError:  # a full disk, say: the features only save time
                 self._features = None
-        return self.model, train_batches(self._train, drawn, choices, batch_size=params.batch_size)
+        return self.model, train_batches(self._train, drawn, choices, batch_size=params.batch_size), drawn
 
     def _set_lr(self, step: int) -> None:
         params = self._params
@@ -174,7 +191,9 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
 
-    def _step(self, network: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(
+        self, network: nn.Module, inputs: Tensor, labels: Tensor, lessons: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Learn from one batch; return its mean loss and how many wafers were called right, both on the device."""
         mix: Mix | None = MIXINGS[self._params.mixing.name](len(labels), self._generator, **self._params.mixing.options)
         keep = 1.0
@@ -183,9 +202,10 @@ class Learner:
             inputs, keep = mix.apply(inputs)
         with autocast(self.device, self.dtype):
             logits_NK: Tensor = network(inputs)
-        loss = self._loss(logits_NK.float(), labels)
+        loss = self._compare(logits_NK.float(), labels, lessons)
         if mix is not None:
-            loss = keep * loss + (1 - keep) * self._loss(logits_NK.float(), labels[mix.partner])
+            partners = None if lessons is None else lessons[mix.partner]
+            loss = keep * loss + (1 - keep) * self._compare(logits_NK.float(), labels[mix.partner], partners)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self._params.grad_clip:
@@ -196,6 +216,14 @@ class Learner:
         # Of a mixed picture, the wafer that more of it shows must be called.
         shown = labels if mix is None or keep >= 0.5 else labels[mix.partner]
         return loss.detach(), (logits_NK.detach().argmax(1) == shown).sum()
+
+    def _compare(self, logits_NK: Tensor, labels: Tensor, lessons: Tensor | None) -> Tensor:
+        """Return the mean loss against the labels, and against the teacher where there is one."""
+        loss: Tensor = self._loss(logits_NK, labels)
+        if lessons is None or self._data.teacher is None:
+            return loss
+        weight = self._data.teacher.weight
+        return (1 - weight) * loss + weight * cross_entropy(logits_NK, lessons)
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:

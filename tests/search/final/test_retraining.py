@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import search.retrain
 from data_pipeline.batches import plain_batches
 from search.errors import ConfigError
 from search.final import members
-from search.final.model_file import load_model
+from search.final.model_file import load_model, save_model
 from search.final.retraining import TRAIN_VAL, RetrainRequest, retrain
 from search.space.config import DataConfig
 from search.space.strict_yaml import dump_yaml
@@ -179,6 +180,47 @@ def test_trained_on_all_the_rule_comes_from_models_of_other_folds(train, tmp_pat
     assert "of another fold" in said
 
 
+def test_a_student_takes_after_its_teacher(train, dataset):
+    """The teacher here calls everything one class: no label says so."""
+    teacher, _, folder = train(out="teacher")
+    network = teacher.model.members[0].network
+    torch.nn.init.zeros_(network[-1].weight)
+    network[-1].bias.data = 20.0 * torch.eye(9)[4]
+    save_model(teacher, folder / "model.pt")
+
+    student, said, _ = train(teacher=folder / "model.pt", teacher_weight=1.0, changes={"epochs": 6, "lr": 0.02})
+
+    labels = dataset.wafers.labels[dataset.splits.val]
+    wafers = next(plain_batches(dataset.encode("val")))[0]
+    with torch.inference_mode():
+        called = student.model(wafers).argmax(1)
+    assert (called == 4).float().mean() > 0.95 > (labels == 4).mean()
+    assert "asking the teacher" in said
+
+
+def test_a_teacher_that_saw_what_the_student_is_judged_by_is_refused(train):
+    _, _, folder = train(on=TRAIN_VAL, out="teacher")
+
+    with pytest.raises(ConfigError, match="has seen the student's validation wafers"):
+        train(teacher=folder / "model.pt")
+
+
+def test_a_teacher_of_another_division_is_refused(train):
+    teacher, _, folder = train(out="teacher")
+    save_model(replace(teacher, split_fingerprint="another"), folder / "model.pt")
+
+    with pytest.raises(ConfigError, match="was trained on the split another"):
+        train(teacher=folder / "model.pt")
+
+
+def test_changed_values_are_trained_and_kept(train):
+    trained, _, _ = train(changes={"model.wafer_cnn.width": 8, "epochs": 1})
+
+    assert (trained.config["model.wafer_cnn.width"], trained.config["epochs"]) == (8, 1)
+    with pytest.raises(ConfigError, match=r"--set model\.wafer_cnn\.widht: is not in"):
+        train(changes={"model.wafer_cnn.widht": 8})
+
+
 def test_there_is_no_best_epoch_without_validation(train):
     with pytest.raises(ConfigError, match="--epoch best: needs validation wafers"):
         train(on=TRAIN_VAL, epoch="best")
@@ -192,6 +234,8 @@ def test_there_is_no_best_epoch_without_validation(train):
         (["--seed", "1", "1"], "--seed: must be different ones; got 1 1"),
         (["--seed", "-1"], "--seed: must be in [0, 2147483648); got -1"),
         (["--threads", "0"], "--threads: must be at least 1"),
+        (["--teacher-weight", "0"], "--teacher-weight: must be in (0, 1]; got 0"),
+        (["--set", "lr=0.1"], "--set: is another configuration than the study's best; give it a folder by --out"),
     ],
 )
 def test_bad_options_are_refused(arguments, message, capsys):
