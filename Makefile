@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: search test test-fast check bench clean
+.PHONY: search test test-fast check bench reproduce clean
 
 search: .venv/installed  ## search on data/wafers.parquet if it is there, else on synthetic wafers
 	$(BIN)/python -m search.run --space balanced_cnn.yaml --time 4m
@@ -25,6 +25,9 @@ check: .venv/installed-test  ## style and types
 
 bench: .venv/installed  ## the speed of the training engine
 	$(BIN)/python benchmarks/engine.py
+
+reproduce: .venv/installed  ## the project deck's trainings, under its protocol and ours; needs data/wafers.parquet
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.deck
 
 clean:  ## remove the environment; data/ and results/ stay
 	rm -rf .venv

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 from numpy.typing import NDArray
 
 from search.trial.evaluation import Judgement
@@ -115,8 +116,8 @@ def _mean_f1(rows: Mapping[str, Any], classes: Sequence[str]) -> float:
 @drawn
 def _draw_curves(kept: Mapping[tuple[str, str], Calls]) -> Figure:
     """Draw the loss of every training, training dashed and validation whole."""
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
-    for axis, (arm, title) in zip(figure.subplots(1, len(_TITLES)), _TITLES.items(), strict=True):
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    for axis, (arm, title) in zip(figure.subplots(2, 2).flat, _TITLES.items(), strict=True):
         for side, colour in (("leaky", VERMILLION), ("honest", BLUE)):
             if (arm, side) in kept:
                 epoch, train, val, _ = kept[arm, side]["curves"].T
@@ -125,6 +126,8 @@ def _draw_curves(kept: Mapping[tuple[str, str], Calls]) -> Figure:
         axis.set_title(title, fontsize=8)
         axis.set_xlabel("nominal epoch")
         axis.set_yscale("log")
+        for formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            formatter(FormatStrFormatter("%.3g"))
     figure.axes[0].plot([], [], color=VERMILLION, label="leaky")
     figure.axes[0].plot([], [], color=BLUE, label="honest")
     figure.axes[0].legend()
