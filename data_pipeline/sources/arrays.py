@@ -21,6 +21,7 @@ from data_pipeline.sources.raw import RawWafers, list_names, to_codes
 
 _OURS = ("maps", "offset", "height", "width", "label", "lot")
 _MIXED = ("arr_0", "arr_1")
+_SEVERAL = "several defects at once"
 _MIXED_CLASSES = ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Scratch", "Random")
 
 _NUMBERS, _INTEGERS, _TEXTS = "buif", "iu", "US"  # kinds of dtype
@@ -222,5 +223,7 @@ def _convert_mixed(arrays: Mapping[str, NDArray[Any]], path: Path) -> RawWafers:
         lots=[f"wafer {i}" for i in kept],
         official=[None] * len(kept),
         source=str(path),
-        left_out={"several defects at once": n_several} if n_several else {},
+        left_out={_SEVERAL: n_several} if n_several else {},
+        rows=kept,
+        missing=dict.fromkeys(np.flatnonzero(n_defects > 1).tolist(), _SEVERAL),
     )

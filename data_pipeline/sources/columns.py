@@ -1,7 +1,7 @@
 """Read Parquet files of wafer maps, a row per wafer, whoever wrote them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
 from data_pipeline.sources.bombs import refuse_bomb
-from data_pipeline.sources.raw import RawWafers, list_names, to_codes
+from data_pipeline.sources.raw import MAX_SIDE, RawWafers, list_names, to_codes
 
 _NEEDED = ("map", "height", "width", "lot")
 _OPTIONAL = ("label", "official")
 _BATCH = 500  # rows decoded together: equal maps, stored once, unpack to megabytes each
 _ROW_BYTES = 40  # at least, of a wafer in memory
-_MAX_SIDE = 1 << 31  # keeps height x width within int64
+_MAX_INDEXABLE = 1 << 31  # keeps height x width within int64
 _DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, RuntimeError, TypeError,
     ValueError, pa.ArrowException,
@@ -49,15 +49,16 @@ def read_parquet(path: Path) -> RawWafers:
         raise DataError(f"{path}: damaged or not a .parquet file ({reason}); get it again") from None
 
 
-def stream_parquet(path: Path, *, size: int) -> Iterator[tuple[RawWafers, NDArray[np.int64], dict[int, str]]]:
+def stream_parquet(path: Path, *, size: int, n_cells: int) -> Iterator[tuple[RawWafers, int]]:
     """Read such a file piece by piece, and do without the rows that cannot be read.
 
     Args:
         path: The file.
         size: Rows in a piece, at most.
+        n_cells: In a piece, about; fewer rows are read at once where maps are large.
 
     Yields:
-        Its wafers, the number of each one's row in the file, and the rows that are missing, with what is wrong.
+        Wafers with their `rows` and what is `missing`, in order, and the number of all rows.
 
     Raises:
         DataError: If the file is missing, damaged as a whole, or lacks a column.
@@ -66,8 +67,12 @@ def stream_parquet(path: Path, *, size: int) -> Iterator[tuple[RawWafers, NDArra
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_file(file, path)
             first = 0
-            for batch in _batches(file, size=size):
-                yield _read_what_can_be_read(batch, first, path)
+            n_rows, n_bytes = file.metadata.num_rows, 0
+            for group in range(file.metadata.num_row_groups):
+                n_bytes += file.metadata.row_group(group).total_byte_size
+            at_once = min(size, max(1, n_cells * n_rows // max(n_bytes, 1)))
+            for batch in _batches(file, size=at_once):
+                yield _read_what_can_be_read(batch, first, path), n_rows
                 first += len(batch)
     except FileNotFoundError:
         raise DataError(f"{path}: cannot be read (No such file or directory)") from None
@@ -78,22 +83,43 @@ def stream_parquet(path: Path, *, size: int) -> Iterator[tuple[RawWafers, NDArra
         raise DataError(f"{path}: damaged or not a .parquet file ({reason}); get it again") from None
 
 
-def _read_what_can_be_read(
-    batch: pa.RecordBatch, first: int, path: Path
-) -> tuple[RawWafers, NDArray[np.int64], dict[int, str]]:
-    found = _Found(path=path)
-    try:
-        found.add(batch)
-        return found.to_raw(), np.arange(first, first + len(batch)), {}
-    except DataError:
-        found, rows, problems = _Found(path=path), [], {}
-    for i in range(len(batch)):  # one by one, to learn which it is
+def _read_what_can_be_read(batch: pa.RecordBatch, first: int, path: Path) -> RawWafers:
+    found, rows, missing = _Found(path=path), list[int](), _find_too_large(batch, first)
+    # Halved until what is wrong stands alone; what is too large is not even decoded.
+    todo = [(start, stop) for start, stop in _between(missing, first, first + len(batch))][::-1]
+    while todo:
+        start, stop = todo.pop()
         try:
-            found.add(batch.slice(i, 1))
-            rows.append(first + i)
+            found.add(batch.slice(start - first, stop - start))
+            rows += range(start, stop)
         except DataError as error:
-            problems[first + i] = str(error).removeprefix(f"{path}: ").split(" in row ")[0]
-    return found.to_raw(), np.array(rows, dtype=np.int64), problems
+            if stop - start == 1:
+                missing[start] = str(error).removeprefix(f"{path}: ").split(" in row ")[0]
+            else:
+                middle = (start + stop) // 2
+                todo += [(middle, stop), (start, middle)]
+    return replace(found.to_raw(), rows=np.array(rows, dtype=np.int64), missing=missing)
+
+
+def _find_too_large(batch: pa.RecordBatch, first: int) -> dict[int, str]:
+    missing: dict[int, str] = {}
+    for name in ("height", "width"):
+        sides = batch.column(name)
+        if pa.types.is_integer(sides.type):
+            large = pc.fill_null(pc.greater(sides, MAX_SIDE), False).to_numpy(zero_copy_only=False)
+            missing |= {
+                first + i: f"{name}: must be at most {MAX_SIDE:,} dies; got {sides[i]}"
+                for i in np.flatnonzero(large).tolist()
+            }
+    return missing
+
+
+def _between(rows: Iterable[int], start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """List the gaps between some of the rows from `start` to `stop`, each as its first row and the one after it."""
+    for row in [*sorted(rows), stop]:
+        if row > start:
+            yield start, row
+        start = row + 1
 
 
 def view_cells(maps: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -203,7 +229,7 @@ class _Found:
             raise DataError(f"{self.path}: {name}: must hold whole numbers; got {values.type}; convert it")
         self._check_no_null(values, name, first)
         sides = values.to_numpy()
-        wrong = (sides < 0) | (sides >= _MAX_SIDE)
+        wrong = (sides < 0) | (sides >= _MAX_INDEXABLE)
         if wrong.any():
             bad = int(np.argmax(wrong))
             raise DataError(f"{self.path}: {name}: must be a number of dies; got {sides[bad]} in row {first + bad}")

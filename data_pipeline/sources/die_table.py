@@ -169,6 +169,7 @@ def _convert(table: pa.Table, *, is_bin: bool, path: Path) -> RawWafers:
         lots=[lot for lot, _ in keyed],
         official=[None] * len(keyed),
         source=source,
+        names={i: wafer for i, (_, wafer) in enumerate(keyed)},
     )
 
 

@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,69 @@ def read_folders(path: Path) -> RawWafers:
         files, left_out = _list_files(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    names = [_to_text(file.parent.name) for file in files]
+    maps = (_read_map(file) for file in files)
+    return _gather_files(path, files, maps, left_out=left_out, rows=range(len(files)), missing={})
+
+
+def stream_folders(path: Path, *, size: int, n_cells: int) -> Iterator[tuple[RawWafers, int]]:
+    """Read such folders piece by piece, and do without the maps that cannot be read.
+
+    Args:
+        path: The folder.
+        size: Maps in a piece, at most.
+        n_cells: In a piece, about; a map that is larger is a piece of its own.
+
+    Yields:
+        Wafers with their `rows` and what is `missing`, in order, and the number of all maps.
+
+    Raises:
+        DataError: If there is no folder of maps.
+    """
+    try:
+        files, left_out = _list_files(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    read: dict[int, NDArray[np.uint8]] = {}
+    missing: dict[int, str] = {}
+    first = 0
+    for row, file in enumerate(files):
+        try:
+            read[row] = _read_map(file)
+        except DataError as error:
+            missing[row] = str(error).removeprefix(f"{file}: ")
+        is_last = row == len(files) - 1
+        if is_last or row - first + 1 == size or sum(one.size for one in read.values()) >= n_cells:
+            told = {} if first else left_out
+            raw = _gather_files(path, files, read.values(), left_out=told, rows=list(read), missing=missing)
+            yield raw, len(files)
+            first, read, missing = row + 1, {}, {}
+
+
+def _gather_files(
+    path: Path,
+    files: Sequence[Path],
+    maps: Iterable[NDArray[np.uint8]],
+    *,
+    left_out: Mapping[str, int],
+    rows: Sequence[int],
+    missing: Mapping[int, str],
+) -> RawWafers:
+    found = [files[row] for row in rows]
+    folders = [_to_text(file.parent.name) for file in found]
     return gather(
-        (_read_png(file) if file.suffix.lower() == ".png" else _read_npy(file) for file in files),
-        labels=[None if name.lower() in _UNLABELLED else name for name in names],
-        lots=[_to_lot(file) for file in files],
+        maps,
+        labels=[None if folder.lower() in _UNLABELLED else folder for folder in folders],
+        lots=[_to_lot(file) for file in found],
         source=str(path),
-        left_out=left_out,
+        left_out=dict(left_out),
+        rows=rows,
+        missing=missing,
+        names={row: _to_text(f"{files[row].parent.name}/{files[row].name}") for row in (*rows, *missing)},
     )
+
+
+def _read_map(file: Path) -> NDArray[np.uint8]:
+    return _read_png(file) if file.suffix.lower() == ".png" else _read_npy(file)
 
 
 def _list_files(path: Path) -> tuple[list[Path], Counter[str]]:

@@ -6,6 +6,7 @@ import math
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -62,14 +63,20 @@ def _convert(
     names = spell(lots, _to_lot)
     are_maps = [isinstance(one, Array) and one.is_map for one in maps]
     kept = [i for i, name in enumerate(names) if are_maps[i] and name is not None]
-    lost = {"not a two-dimensional map": are_maps.count(False), "no lot": sum(are_maps) - len(kept)}
+    missing = {
+        i: "no lot" if is_map else "not a two-dimensional map"
+        for i, (is_map, name) in enumerate(zip(are_maps, names, strict=True))
+        if not is_map or name is None
+    }
     return gather(
         _release(maps, kept),
         labels=spell([labels[i] for i in kept], _to_label),
         lots=[name for i in kept if (name := names[i]) is not None],
         official=None if official is None else spell([official[i] for i in kept], _to_label),
         source=source,
-        left_out={reason: n for reason, n in lost.items() if n},
+        left_out=Counter(missing.values()),
+        rows=kept,
+        missing=missing,
     )
 
 

@@ -11,6 +11,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.wafer_set import FAIL
 
 ILLEGAL = 255  # stands for every value that is not a die code
+MAX_SIDE = 2_000  # dies; real maps have at most a few hundred
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,6 +27,10 @@ class RawWafers:
         official: Its part of the published split as written, "Training" or "Test", None where there is none.
         source: Where they came from, for people.
         left_out: How many wafers the reader could not take, by reason.
+        rows: Number of each wafer in the source, from 0, shape (N,), ascending; None: all are here.
+        missing: By number, what is wrong with wafers that are not here, as far as the reader can tell which they are.
+        names: By number, what wafers are called in the source, missing ones included; empty if only numbers tell them
+            apart.
     """
 
     cells: NDArray[np.uint8]
@@ -36,12 +41,17 @@ class RawWafers:
     official: Sequence[str | None]
     source: str
     left_out: Mapping[str, int] = field(default_factory=dict)
+    rows: NDArray[np.int64] | None = None
+    missing: Mapping[int, str] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.heights)
         for name in ("widths", "labels", "lots", "official"):
             if len(getattr(self, name)) != n:
                 raise DataError(f"{self.source}: {name} has {len(getattr(self, name))} entries for {n} maps")
+        if self.rows is not None and len(self.rows) != n:
+            raise DataError(f"{self.source}: rows has {len(self.rows)} entries for {n} maps")
         if int((self.heights * self.widths).sum()) != len(self.cells):
             raise DataError(f"{self.source}: the maps have {len(self.cells)} cells, their sizes ask for other ones")
 
@@ -78,6 +88,9 @@ def gather(
     official: Sequence[str | None] | None = None,
     source: str,
     left_out: Mapping[str, int] | None = None,
+    rows: Sequence[int] | None = None,
+    missing: Mapping[int, str] | None = None,
+    names: Mapping[int, str] | None = None,
 ) -> RawWafers:
     """Put single maps of codes, each of shape (height, width), one after the other.
 
@@ -100,6 +113,9 @@ def gather(
         official=[None] * len(shapes) if official is None else official,
         source=source,
         left_out=left_out or {},
+        rows=None if rows is None else np.array(rows, dtype=np.int64),
+        missing=missing or {},
+        names=names or {},
     )
 
 

@@ -88,15 +88,16 @@ def call_wafers(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, dtype = trained.model.to(device), choose_dtype(trained.precision, device)
 
-    def encode() -> Iterator[tuple[Piece, NDArray[np.uint8] | None]]:
+    def encode() -> Iterator[tuple[Piece, NDArray[np.uint8] | None, NDArray[np.bool_]]]:
         for piece in stream_wafers(source, size=size):
             wafers = piece.wafers
-            yield (
-                piece,
-                None if wafers is None else encode_maps(wafers, np.arange(len(wafers)), picture=trained.picture),
-            )
+            if wafers is None:
+                yield piece, None, np.empty(0, dtype=np.bool_)
+            else:
+                maps = encode_maps(wafers, np.arange(len(wafers)), picture=trained.picture)
+                yield piece, maps, np.isin(wafers.content, trained.seen)
 
-    for piece, maps in _ahead(encode()):
+    for piece, maps, seen in _ahead(encode()):
         k = len(trained.classes)
         probabilities, called = np.empty((0, k)), np.empty(0, dtype=np.int64)
         if maps is not None:
@@ -110,18 +111,22 @@ def call_wafers(
             probabilities, called = calibrated.double().numpy(), trained.rule.call(calibrated).numpy()
         yield Called(
             piece=piece,
-            rows=_tabulate(trained, piece, probabilities, called),
+            rows=_tabulate(trained, piece, probabilities, called, seen),
             probabilities=probabilities,
             called=called,
         )
 
 
 def _tabulate(
-    trained: TrainedModel, piece: Piece, probabilities: NDArray[np.float64], called: NDArray[np.int64]
+    trained: TrainedModel,
+    piece: Piece,
+    probabilities: NDArray[np.float64],
+    called: NDArray[np.int64],
+    seen: NDArray[np.bool_],
 ) -> pd.DataFrame:
     """Write what is known of each wafer of a piece; what is unknown stays empty."""
     names, rule, wafers = np.array(trained.classes, dtype=object), trained.rule, piece.wafers
-    columns: dict[str, Any] = {"wafer": piece.rows}
+    columns: dict[str, Any] = {"wafer": piece.rows, "name": [piece.names.get(row) for row in piece.rows.tolist()]}
     if wafers is not None:
         here = np.arange(len(called))
         chance = probabilities[here, called]
@@ -137,7 +142,7 @@ def _tabulate(
             "second": names[second],
             "second_probability": probabilities[here, second],
             "unsure": None if rule.sure_from is None else chance < rule.sure_from,
-            "seen": np.isin(wafers.content, trained.seen),
+            "seen": seen,
         }
         if NONE in trained.classes:
             defect = 1 - probabilities[:, trained.classes.index(NONE)]
@@ -145,8 +150,11 @@ def _tabulate(
             columns["defective"] = None if rule.defect_from is None else defect >= rule.defect_from
     table = pd.DataFrame(columns)
     problems = pd.DataFrame(
-        [{"wafer": row, "lot": piece.lots.get(row), "problem": why} for row, why in piece.problems.items()],
-        columns=["wafer", "lot", "problem"],
+        [
+            {"wafer": row, "name": piece.names.get(row), "lot": piece.lots.get(row), "problem": why}
+            for row, why in piece.problems.items()
+        ],
+        columns=["wafer", "name", "lot", "problem"],
     )
     whole = pd.concat([table, problems]) if len(problems) else table
     return whole.reindex(columns=COLUMNS).sort_values("wafer", ignore_index=True).astype(_TYPES)
@@ -154,6 +162,7 @@ def _tabulate(
 
 _TYPES: Mapping[str, str] = {
     "wafer": "int64",
+    "name": "string",
     "lot": "string",
     "label": "string",
     "class": "string",

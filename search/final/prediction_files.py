@@ -16,18 +16,33 @@ from search.errors import ConfigError
 from search.trial.decision import NONE
 
 SUFFIXES = (".csv", ".parquet")
+_EXAMPLES = 5
 
 
-def check_out(out: Path) -> None:
+def lots_beside(out: Path) -> Path:
+    """Name the file of lots that belongs to a file of predictions."""
+    return out.with_name(f"{out.stem}.lots.csv")
+
+
+def check_out(out: Path, *, inputs: Sequence[Path]) -> None:
     """Refuse a file that cannot be written, before anything is computed.
 
+    Args:
+        out: Where the predictions are to go; the lots go beside it.
+        inputs: Files that must not be written over.
+
     Raises:
-        ConfigError: If its kind is unknown, or its folder missing.
+        ConfigError: If its kind is unknown, its folder missing, or it is one of the inputs.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--out {out}: must end in {' or '.join(SUFFIXES)}")
     if not out.resolve().parent.is_dir():
         raise ConfigError(f"--out {out}: {out.resolve().parent} is no folder")
+    for written in (out, lots_beside(out)):
+        if written.resolve() in [path.resolve() for path in inputs]:
+            raise ConfigError(f"--out {out}: would write over {written}, which is read; give another name")
+        if written.is_dir():
+            raise ConfigError(f"--out {out}: {written} is a folder; give another name")
 
 
 class PredictionFile:
@@ -75,8 +90,9 @@ class Summary:
         n_unsure: Calls that the model is not sure of.
         n_seen: Wafers that the model has learned from, or was chosen by.
         counts: Wafers called each class.
-        problems: Wafers with each problem.
-        examples: Of each problem, the first rows that have it.
+        problems: Wafers with each problem; what was found instead of what must hold makes no other problem.
+        examples: Of each problem, the first wafers that have it.
+        left_out: What else of the source was left out, by reason.
         lots: Wafers of each lot, called each class.
         unsure: Of each lot, the calls that the model is not sure of.
     """
@@ -87,7 +103,8 @@ class Summary:
     n_seen: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[int]] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
     lots: dict[str, Counter[str]] = field(default_factory=dict)
     unsure: Counter[str] = field(default_factory=Counter)
 
@@ -101,11 +118,13 @@ class Summary:
         for lot, found in called.groupby("lot")["class"]:
             self.lots.setdefault(str(lot), Counter()).update(found.tolist())
         self.unsure.update(rows.loc[rows["unsure"].fillna(False), "lot"].tolist())
-        for row, problem in rows.loc[rows["problem"].notna(), ["wafer", "problem"]].itertuples(index=False):
-            self.problems[problem] += 1
-            examples = self.examples.setdefault(problem, [])
-            if len(examples) < 5:
-                examples.append(row)
+        struck = rows.loc[rows["problem"].notna(), ["wafer", "name", "problem"]]
+        for row, name, problem in struck.itertuples(index=False):
+            kind = problem.partition("; got ")[0]
+            self.problems[kind] += 1
+            examples = self.examples.setdefault(kind, [])
+            if len(examples) < _EXAMPLES:
+                examples.append(str(row) if pd.isna(name) else f"{row} {name}")
 
     def by_lot(self) -> pd.DataFrame:
         """Tabulate the lots, those with the largest share of defects first."""
@@ -135,4 +154,5 @@ class Summary:
         for problem, n in self.problems.most_common():
             rows = ", ".join(map(str, self.examples[problem]))
             told.append(f"{n:,} not called: {problem} (wafer {rows}{', …' if n > len(self.examples[problem]) else ''})")
+        told += [f"{n:,} left out: {reason}" for reason, n in self.left_out.items()]
         return told

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.errors import DataError
+from data_pipeline.sources.columns import stream_parquet
 from data_pipeline.sources.reading import read_source
 from data_pipeline.streaming import stream_wafers
 from data_pipeline.synthetic import make_wafers
@@ -69,6 +70,103 @@ def test_a_row_that_cannot_be_read_is_named_and_the_others_go_through(parquet, c
     assert [row for piece in pieces for row in piece.problems] == [101]
     assert problem in pieces[1].problems[101]
     assert np.array_equal(np.concatenate([piece.rows for piece in pieces]), np.delete(np.arange(300), 101))
+
+
+def test_several_rows_that_cannot_be_read_cost_no_other_one(parquet):
+    for row in (0, 68, 69, 150, 299):
+        change(parquet, "map", row, b"\x00")
+
+    pieces = list(stream_wafers(parquet, size=70))
+
+    assert [row for piece in pieces for row in sorted(piece.problems)] == [0, 68, 69, 150, 299]
+    rows = np.concatenate([piece.rows for piece in pieces])
+    assert np.array_equal(rows, np.delete(np.arange(300), [0, 68, 69, 150, 299]))
+
+
+def test_a_map_beyond_all_sizes_is_named_and_not_read(parquet):
+    change(parquet, "height", 4, 2_001)
+    change(parquet, "width", 5, 1_000_000_000)
+
+    [piece] = stream_wafers(parquet, size=300)
+
+    assert piece.problems == {
+        4: "height: must be at most 2,000 dies; got 2001",
+        5: "width: must be at most 2,000 dies; got 1000000000",
+    }
+    assert len(piece.rows) == 298
+
+
+def test_a_map_beyond_all_sizes_is_named_in_other_sources_too(tmp_path):
+    arrays = {"maps": np.ones(2_101, np.uint8), "offset": [0, 2_001, 2_101], "height": [2_001, 10], "width": [1, 10]}
+    np.savez(tmp_path / "wafers.npz", **arrays, label=["", ""], lot=["a", "b"])
+
+    [piece] = stream_wafers(tmp_path / "wafers.npz")
+
+    assert piece.problems == {0: "more than 2,000 dies high or wide"}
+    assert piece.rows.tolist() == [1]
+
+
+def test_fewer_rows_are_read_at_once_where_maps_are_large(parquet, wafers):
+    pieces = [raw for raw, _ in stream_parquet(parquet, size=300, n_cells=len(wafers.cells) // 10)]
+
+    assert 5 < len(pieces) < 30
+    assert np.array_equal(np.concatenate([piece.cells for piece in pieces]), wafers.cells)
+
+
+def save_mixed(path, defects):
+    maps = np.ones((len(defects), 12, 12), np.uint8)
+    several = np.zeros((len(defects), 8), np.uint8)
+    for row, n in enumerate(defects):
+        several[row, :n] = 1
+    np.savez(path, arr_0=maps, arr_1=several)
+
+
+def test_wafers_that_a_reader_leaves_out_keep_their_number(tmp_path):
+    save_mixed(tmp_path / "mixed.npz", [2, 0, 1, 3, 1, 0, 2])
+
+    pieces = list(stream_wafers(tmp_path / "mixed.npz", size=2))
+
+    assert [piece.rows.tolist() for piece in pieces] == [[1, 2], [4, 5]]
+    assert [dict(piece.problems) for piece in pieces] == [
+        dict.fromkeys((0, 3), "several defects at once"),
+        {6: "several defects at once"},
+    ]
+    assert {piece.n_all for piece in pieces} == {7}
+
+
+def test_a_source_of_which_the_reader_takes_nothing_says_why(tmp_path):
+    save_mixed(tmp_path / "mixed.npz", [2, 2])
+
+    [piece] = stream_wafers(tmp_path / "mixed.npz")
+
+    assert piece.wafers is None
+    assert set(piece.problems) == {0, 1}
+
+
+def test_a_damaged_map_in_a_folder_costs_itself_alone(tmp_path):
+    folder = tmp_path / "maps" / "unlabelled"
+    folder.mkdir(parents=True)
+    for i in range(5):
+        np.save(folder / f"lot3_wafer{i}.npy", np.full((12, 12), 1 + i % 2, np.uint8))
+    (folder / "lot3_wafer2.npy").write_bytes(b"damaged")
+    (folder / "notes.txt").write_text("")
+
+    pieces = list(stream_wafers(tmp_path / "maps", size=3))
+
+    assert [piece.rows.tolist() for piece in pieces] == [[0, 1], [3, 4]]
+    assert "damaged or not a .npy file" in pieces[0].problems[2]
+    assert [pieces[0].names[row] for row in (1, 2)] == [f"unlabelled/lot3_wafer{i}.npy" for i in (1, 2)]
+    assert [piece.left_out for piece in pieces] == [{"another kind of file": 1}, {}]
+    assert pieces[0].wafers.lot_names == ("lot 3",)
+
+
+def test_wafers_of_a_table_of_dies_have_names(tmp_path):
+    dies = [f"A,{wafer},{x},{y},1" for wafer in ("w7", "w9") for x in range(12) for y in range(12)]
+    (tmp_path / "dies.csv").write_text("\n".join(["lot,wafer,x,y,result", *dies]))
+
+    [piece] = stream_wafers(tmp_path / "dies.csv")
+
+    assert piece.names == {0: "w7", 1: "w9"}
 
 
 def test_a_map_that_cannot_be_right_is_named_with_its_lot(parquet, wafers):

@@ -118,6 +118,33 @@ def test_wafers_with_a_problem_are_reported_and_the_rest_goes_through(folder, wa
     assert "1 not called: no die (wafer 8)" in said
 
 
+def test_problems_are_counted_by_kind_and_listed_by_wafer(folder, capsys):
+    table = pq.read_table("wafers.parquet")
+    maps = table["map"].to_pylist()
+    for row in range(10, 17):
+        maps[row] = b"\x01" * row
+    pq.write_table(table.set_column(table.schema.get_field_index("map"), "map", pa.array(maps)), "wafers.parquet")
+
+    assert run("--out", "calls.csv") == 0
+
+    assert "7 not called: map: must have height x width cells (wafer 10, 11, 12, 13, 14, …)" in capsys.readouterr().out
+    assert "got 12 for" in pd.read_csv("calls.csv").loc[12, "problem"]
+
+
+def test_wafers_of_a_folder_are_called_by_their_names(folder, wafers, capsys):
+    (folder / "maps" / "unlabelled").mkdir(parents=True)
+    for i in range(4):
+        np.save(folder / "maps" / "unlabelled" / f"lot1_{i}.npy", wafers.map(i))
+    (folder / "maps" / "unlabelled" / "lot1_2.npy").write_bytes(b"damaged")
+
+    assert search.predict.main(["model.pt", "maps"]) == 0
+
+    table = pd.read_csv("maps.predictions.csv")
+    assert table["name"].tolist() == [f"unlabelled/lot1_{i}.npy" for i in range(4)]
+    assert table["class"].isna().tolist() == [False, False, True, False]
+    assert "wafer 2 unlabelled/lot1_2.npy)" in capsys.readouterr().out
+
+
 def test_other_class_shares_change_what_is_called(folder, trained, wafers):
     shares = np.full(9, 0.01)
     shares[2] = 0.92
@@ -149,12 +176,17 @@ def test_a_model_without_a_rule_leaves_empty_what_it_cannot_know(folder, trained
     assert table["class"].notna().all()
 
 
-def test_the_least_sure_calls_are_explained(folder, trained, wafers):
-    assert run("--explain", "why", "--explain-max", 3) == 0
+@pytest.mark.parametrize("defect_from", [0.9, 0.895, None])
+def test_unsure_and_defective_wafers_are_explained_first_then_the_least_sure(folder, trained, wafers, defect_from):
+    save_model(replace(trained, rule=replace(RULE, defect_from=defect_from)), folder / "model.pt")
 
-    chance = probabilities_of(trained, wafers).max(1)
+    assert run("--out", "calls.parquet", "--explain", "why", "--explain-max", 3) == 0
+
+    table = pd.read_parquet("calls.parquet")
+    marks = table["unsure"].fillna(False).astype(int) + table["defective"].fillna(False).astype(int)
+    first = table.assign(marks=-marks).sort_values(["marks", "probability", "wafer"]).head(3)["wafer"]
     rows = sorted(int(path.name.split("-")[1]) for path in (folder / "why").glob("*.png"))
-    assert rows == sorted(np.argsort(chance)[:3].tolist())
+    assert rows == sorted(first)
 
 
 def test_what_speaks_for_a_call_adds_up_to_the_call(trained, wafers):
@@ -173,6 +205,8 @@ def test_what_speaks_for_a_call_adds_up_to_the_call(trained, wafers):
     [
         (["--out", "calls.txt"], "must end in .csv or .parquet"),
         (["--out", "nowhere/calls.csv"], "is no folder"),
+        (["--out", "wafers.parquet"], "would write over wafers.parquet, which is read"),
+        (["--explain", "model.pt"], "--explain model.pt: is no folder"),
         (["--shares", "Centre=1"], "no such class; did you mean 'Center'"),
         (["--shares", "Center=x"], "must be CLASS=NUMBER"),
         (["--shares", "Center=0"], "must be above 0"),
