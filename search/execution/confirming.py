@@ -33,7 +33,7 @@ from search.study.confirmed import Confirmed, write_confirmed
 from search.study.data import check_same_data, describe, open_data, trial_data
 from search.study.judging import conclude
 from search.study.marks import marks_of
-from search.study.provenance import describe_data, record_attempt
+from search.study.provenance import describe_data, record_attempt, record_end
 from search.study.records import StudyFolder, confirm_folder, read_json
 from search.study.rows import TrialRecord
 from search.study.study import Study
@@ -169,7 +169,7 @@ def _run(
     confirmation.plan = make_planner(config, arrays, share).total
     view = SearchView(confirmation, console, marks=marks_of(describe_data(dataset)), detail=request.detail)
     with Observers([view], on_broken=partial(say, chat)) as observers:
-        return run_trials(
+        is_over = run_trials(
             confirmation,
             arrays,
             cluster,
@@ -178,6 +178,8 @@ def _run(
             divisions=[(division.train_rows, division.val_rows) for division in divisions[1:]],
             brief=partial(_brief, folder),
         )
+    record_end(folder, is_exhausted=confirmation.is_exhausted)
+    return is_over
 
 
 def _brief(folder: StudyFolder, record: TrialRecord) -> dict[str, object]:

@@ -24,7 +24,7 @@ from search.space.space import Branch
 from search.study.best import write_best
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
 from search.study.marks import marks_of
-from search.study.provenance import check_same_study, describe_data, record_attempt
+from search.study.provenance import check_same_study, describe_data, record_attempt, record_end
 from search.study.records import StudyFolder, remove_if_unstarted
 from search.study.study import Study
 from search.study.warm_start import write_warm_start
@@ -160,6 +160,7 @@ def _search(found: Prepared, request: Request, console: Console) -> tuple[int, C
         study.plan = planner.total if largest else None
         with _observe(study, request, console, marks=marks_of(data)) as observers:
             is_over = run_trials(study, arrays, cluster, on_event=observers.on_event, interrupts=interrupts)
+        record_end(folder, is_exhausted=study.is_exhausted)
         if not is_over or config.confirm is None:
             stop_ray()  # before the page is made, or Ray's processes would outlive an interrupted search by seconds
         return _finish(study, dataset, console, is_over=is_over), cluster

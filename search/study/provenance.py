@@ -96,6 +96,14 @@ def record_attempt(
     write_json(folder.provenance, {"format": 1, "study": folder.name, "data": data, "attempts": attempts})
 
 
+def record_end(folder: StudyFolder, *, is_exhausted: bool) -> None:
+    """Note in the provenance how the last attempt has ended, for those who only see the folder."""
+    known = read_json(folder.provenance)
+    last = known["attempts"][-1]
+    last |= {"ended": datetime.now(UTC).isoformat(timespec="seconds"), "exhausted": is_exhausted}
+    write_json(folder.provenance, known)
+
+
 def describe_device(device: torch.device) -> str:
     """Name the hardware, for people."""
     if device.type == "cuda":

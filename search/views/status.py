@@ -139,6 +139,8 @@ class StudyReader:
             state, why = "finished", f"all trials are judged; {last}; {held}"
         elif is_held:
             state, why = "running", f"{holder} holds it now; {last}"
+        elif not under_way and self._provenance["attempts"][-1].get("exhausted"):
+            state, why = "finished", f"every configuration that the space allows has been tried; {last}"
         elif limit is not None and self._elapsed >= limit:
             state, why = "time is up", f"its time of {duration(limit)} is used up; {last}; a larger --time goes on"
         elif not is_elsewhere:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from search.errors import ConfigError
 from search.status import main
+from search.study.provenance import record_end
 from search.study.records import StudyFolder, lock_folder, read_lock
 from search.views.snapshot import to_json
 from search.views.status import StudyReader, show_status, watch_study
@@ -85,6 +86,19 @@ def test_an_interrupted_study_says_how_to_go_on(play, folder):
     assert status.snapshot.running == ()
     assert status.snapshot.counts["paused"] == 2
     assert "2 interrupted" in page_of(status)
+
+
+@pytest.mark.parametrize(("is_exhausted", "state"), [(True, "finished"), (False, "interrupted")])
+def test_a_study_that_has_tried_everything_is_finished(play, folder, is_exhausted, state):
+    play(trials=5).close()
+    text = folder.resolved.read_text("utf-8")
+    folder.resolved.write_text(text.replace("trials: 5", "trials: 50"), "utf-8")
+    record_end(folder, is_exhausted=is_exhausted)
+
+    status = StudyReader(folder).read()
+
+    assert status.state == state
+    assert ("has been tried" in status.explanation) == is_exhausted
 
 
 def test_a_finished_study_says_so(play, folder, names):
