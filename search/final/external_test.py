@@ -70,7 +70,7 @@ def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, 
     )
     write_predictions(to_predictions(scored, trained.classes, wafers, rows, origin), final / f"{name}.parquet")
     title = f"{study.name} on {wafers.source} ({', '.join([*marks, '%'])})"
-    pictures = draw_pictures(scored, trained, final, prefix=name, title=title)
+    pictures = draw_pictures(scored, trained, wafers, rows, final, prefix=name, title=title)
     show_scored(scored, trained, console, title=title)
     files = [*pictures, ("predictions", final / f"{name}.parquet"), ("numbers", final / f"{name}.json")]
     for what, path in files:

@@ -90,7 +90,9 @@ def _score_locked_test(request: EvaluateRequest, best: Best, trained: TrainedMod
         kept = to_predictions(scored, trained.classes, dataset.wafers, dataset.splits.test, origin)
         write_predictions(kept, final / NAME)
         title = f"{request.study.name}: locked test ({', '.join([*marks, '%'])})"
-        pictures = draw_pictures(scored, trained, final, prefix="test", title=title)
+        pictures = draw_pictures(
+            scored, trained, dataset.wafers, dataset.splits.test, final, prefix="test", title=title
+        )
         if request.study.provenance.exists():
             write_report(request.study)
     show_scored(scored, trained, console, title=title)

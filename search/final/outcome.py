@@ -15,8 +15,9 @@ from search.final.model_file import TrainedModel
 from search.final.scoring import Scored, defect_curve, scored_table, sentences
 from search.study.predictions import Origin, Predictions
 from search.study.records import write_atomically
+from search.study.winner import find_hardest
 from search.trial.evaluation import choose_dtype, predict_batches
-from search.views.figures import draw_confusion, draw_escapes, draw_reliability
+from search.views.figures import draw_confusion, draw_escapes, draw_reliability, draw_wafers
 from search.views.terminal import say
 
 
@@ -44,9 +45,29 @@ def to_predictions(
 
 
 def draw_pictures(
-    scored: Scored, trained: TrainedModel, folder: Path, *, prefix: str, title: str
+    scored: Scored,
+    trained: TrainedModel,
+    wafers: WaferSet,
+    rows: NDArray[np.int64],
+    folder: Path,
+    *,
+    prefix: str,
+    title: str,
 ) -> list[tuple[str, Path]]:
-    """Draw confusion matrix, reliability and, where there is a class "none", escapes; return what lies where."""
+    """Draw confusion matrix, reliability, escapes where there is a class "none", and the hardest wafers.
+
+    Args:
+        scored: What was made of the wafers.
+        trained: The model.
+        wafers: The data set.
+        rows: Those that were scored.
+        folder: Where the pictures go.
+        prefix: Of their names.
+        title: Of all of them.
+
+    Returns:
+        What lies where.
+    """
     drawn = [
         ("confusion matrix", "confusion", draw_confusion(scored.judgement, trained.classes, title=title)),
         ("reliability", "reliability", draw_reliability(scored.bins, title=title)),
@@ -55,6 +76,12 @@ def draw_pictures(
     if curve is not None:
         threshold = trained.rule.defect_from
         drawn.append(("escapes", "escapes", draw_escapes(curve, threshold=threshold, title=title)))
+    hardest = find_hardest(wafers, rows, scored.probabilities)
+    if hardest:
+        names = trained.classes
+        titles = [f"{names[h.actual]}, called\n{names[h.called]}, {h.probability:.0%}" for h in hardest]
+        pictures = draw_wafers([h.map for h in hardest], titles, title=f"{title}: called wrong most surely")
+        drawn.append(("hardest wafers", "hardest", pictures))
     paths = []
     for what, name, png in drawn:
         path = folder / f"{prefix}_{name}.png"

@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from scipy.special import softmax
 
 from data_pipeline.batches import EncodedWafers, plain_batches
 from data_pipeline.dataset import Dataset
+from data_pipeline.wafer_set import WaferSet
 from search.study.checkpoints import load_checkpoint
 from search.study.data import trial_data
 from search.study.records import StudyFolder, write_atomically
@@ -125,7 +127,7 @@ def keep_winner(folder: StudyFolder, dataset: Dataset, *, trial: int, logits_NK:
         indices=indices,
         labels=dataset.wafers.labels[indices],
         probabilities=probabilities_NK.astype(np.float16),
-        hardest=tuple(_find_hardest(dataset, indices, probabilities_NK)),
+        hardest=tuple(find_hardest(dataset.wafers, indices, probabilities_NK)),
     )
     write_atomically(folder.winner, to_bytes(winner))
 
@@ -172,7 +174,7 @@ def _write(study: Study, leader: TrialRecord, dataset: Dataset, *, patience_s: f
         indices=indices,
         labels=dataset.wafers.labels[indices],
         probabilities=probabilities_NK.astype(np.float16),
-        hardest=tuple(_find_hardest(dataset, indices, probabilities_NK)),
+        hardest=tuple(find_hardest(dataset.wafers, indices, probabilities_NK)),
     )
     write_atomically(study.folder.winner, to_bytes(winner))
     return ""
@@ -192,16 +194,23 @@ def _judge(learner: Learner, val: EncodedWafers, *, patience_s: float) -> NDArra
     return result
 
 
-def _find_hardest(
-    dataset: Dataset, indices: NDArray[np.int64], probabilities_NK: NDArray[np.float32]
+def find_hardest(
+    wafers: WaferSet, indices: NDArray[np.int64], probabilities_NK: NDArray[np.floating[Any]], *, most: int = _PER_CLASS
 ) -> list[HardWafer]:
-    """Choose the wafers of each class that are called wrong with the highest probability."""
-    wafers, called = dataset.wafers, probabilities_NK.argmax(1)
-    labels, sure = wafers.labels[indices], probabilities_NK.max(1)
+    """Choose the wafers of each class that are called wrong with the highest probability.
+
+    Args:
+        wafers: The data set.
+        indices: Those that were judged, shape (N,).
+        probabilities_NK: What was made of them.
+        most: Of each class.
+    """
+    called, sure = probabilities_NK.argmax(1), probabilities_NK.max(1)
+    labels = wafers.labels[indices]
     found = []
     for k in range(len(wafers.classes)):
         wrong = np.flatnonzero((labels == k) & (called != k))
-        for n in wrong[np.argsort(-sure[wrong], kind="stable")][:_PER_CLASS]:
+        for n in wrong[np.argsort(-sure[wrong], kind="stable")][:most]:
             index = int(indices[n])
             found.append(
                 HardWafer(

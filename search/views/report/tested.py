@@ -88,7 +88,13 @@ def _decisions(facts: Facts, look: Mapping[str, Any]) -> Html:
         for name, words in shown.items()
         if (path := facts.folder.final / f"test_{name}.png").exists()
     ]
-    return join(tag("h3", "Decisions"), listing(told), tag("div", *pictures, class_="pair"))
+    hardest = facts.folder.final / "test_hardest.png"
+    return join(
+        tag("h3", "Decisions"),
+        listing(told),
+        tag("div", *pictures, class_="pair"),
+        picture(hardest.read_bytes(), words="test wafers called wrong most surely") if hardest.exists() else None,
+    )
 
 
 def _value(look: Mapping[str, Any], name: str, class_name: str) -> float:

@@ -60,7 +60,7 @@ def test_all_labelled_wafers_are_scored_and_the_ledger_is_not_touched(score, tra
     assert np.sum(row["external_confusion"]) == 300
     assert "SYNTHETIC" in said
     assert not (study.final / "test.json").exists()
-    assert len(list(study.final.glob("external-*"))) == 5  # numbers, predictions, three pictures
+    assert len(list(study.final.glob("external-*"))) == 6  # numbers, predictions, four pictures
     assert sum(row["estimated_shares"].values()) == pytest.approx(1)
 
 
