@@ -24,7 +24,7 @@ check: .venv/installed-test  ## style and types
 	$(BIN)/mypy
 
 bench: .venv/installed  ## the speed of the training engine
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python -m benchmarks.engine
 
 reproduce: .venv/installed  ## the project deck's trainings, under its protocol and ours; needs data/wafers.parquet
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.deck

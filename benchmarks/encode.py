@@ -1,6 +1,6 @@
 """How fast maps of real sizes are encoded, from a data set repeated until it has enough of them.
 
-    python benchmarks/encode.py --data FILE [--maps 250000] [--sizes 40 64] [--aspect stretched] [--encoding states]
+    python -m benchmarks.encode --data FILE [--maps 250000] [--sizes 40 64] [--aspect stretched] [--encoding states]
 
 Prints the median of three rounds in seconds and in maps per second; the rounds of the sizes alternate.
 """

@@ -1,6 +1,6 @@
 """Training speed: our engine, the pipeline that people usually write, and the bare training step, in one run.
 
-    python benchmarks/engine.py [--data FILE] [--image-sizes 40 64] [--width 32] [--batch-size 128] [--augment deck]
+    python -m benchmarks.engine [--data FILE] [--image-sizes 40 64] [--width 32] [--batch-size 128] [--augment deck]
 
 All train the same `wafer_cnn` on the same wafers, each in a process of its own. Prints medians of several rounds and
 their spread; the rounds of the sides alternate, so that a machine whose speed drifts does not favour one of them. "bare

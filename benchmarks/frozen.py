@@ -1,6 +1,6 @@
 """Speed of an epoch of a frozen EfficientNet-B0's head: the plain loop against kept features, in one run.
 
-    python benchmarks/frozen.py [--wafers 512] [--input-size 96] [--batch-size 128] [--precision auto]
+    python -m benchmarks.frozen [--wafers 512] [--input-size 96] [--batch-size 128] [--precision auto]
 
 Weights and wafers are random, which takes as long as any. Rounds of the two sides alternate, so that drift favours
 neither; both train from one seed, with BatchNorm in evaluation mode. Opening the store, once per trial, is timed too.

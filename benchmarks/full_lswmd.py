@@ -1,6 +1,6 @@
 """Time and memory of reading all of WM-811K, on a synthetic file of the same layout and size.
 
-    python benchmarks/full_lswmd.py [--wafers 811457] [--folder FOLDER] [--prepare]
+    python -m benchmarks.full_lswmd [--wafers 811457] [--folder FOLDER] [--prepare]
 
 Writes LSWMD.pkl as Python 2 and pandas 0.19 did (memo entries and nested labels included, 79 % unlabelled, lots of 25),
 then reads it in a process of its own; with --prepare also runs the whole command.

@@ -1,6 +1,6 @@
 """Memory that training needs: the four architectures on all labelled wafers of WM-811K, by batch size.
 
-    python benchmarks/memory.py [--image-size 64] [--precision bf16] [--gigabytes 8]
+    python -m benchmarks.memory [--image-size 64] [--precision bf16] [--gigabytes 8]
 
 Nothing is trained or allocated: these are the estimates that a search states before its trials.
 """

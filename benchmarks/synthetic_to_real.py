@@ -1,6 +1,6 @@
 """How much of the real task the synthetic wafers hold: train on them alone, then name real ones.
 
-    python benchmarks/synthetic_to_real.py --data FILE [--wafers 15000] [--epochs 10] [--seed 0]
+    python -m benchmarks.synthetic_to_real --data FILE [--wafers 15000] [--epochs 10] [--seed 0]
 
 Trains one `wafer_cnn` (width 32, 40 px, sampling balanced, symmetries) and judges it on every labelled wafer of FILE.
 Prints the recall of each class, their mean, and the confusion matrix in per cent of each row. The wafers, the weights

@@ -134,14 +134,21 @@ def sentences(found: Confirmed) -> Iterator[str]:
         if found.n_folds
         else f"{seeds} each, on {found.n_wafers:,} validation wafers of {found.n_lots:,} lots"
     )
-    yield f"Decided by {basis}. Brackets: 95 %, over seeds and lots{_without_seeds(found)}."
+    yield (
+        f"Decided by {basis}. Brackets: 95 %, over seeds and lots{_without_seeds(found)}; those of what is behind the "
+        "best hold all together."
+    )
     if len(found.candidates) == 1:
         yield f"Trial {best.trial} was the only candidate."
     elif len(tied) == 1:
         yield f"Trial {best.trial} is better than all others that were confirmed."
     else:
         others = ", ".join(str(row.trial) for row in tied[1:])
-        yield f"Trial {best.trial} cannot be told from trial{'s' if len(tied) > 2 else ''} {others}."
+        rest = len(found.candidates) - len(tied)
+        better = (
+            f", but is better than the {rest} others" if rest > 1 else ", but is better than the other" if rest else ""
+        )
+        yield f"Trial {best.trial} cannot be told from trial{'s' if len(tied) > 2 else ''} {others}{better}."
     if found.chosen != best.trial:
         yield (
             f"Chosen (*): trial {found.chosen}, the cheapest that is less than one standard error behind "
@@ -172,7 +179,7 @@ def describe_candidate(row: Candidate) -> str:
         if not math.isnan(row.fold_value)
         else ""
     )
-    behind = f", {with_bounds(row.behind, row.behind_low, row.behind_high)} behind the best, p {row.p_value:.2f}"
+    behind = f", {with_bounds(row.behind, row.behind_low, row.behind_high)} behind the best, p {row.p_value:.3f}"
     return f"trial {row.trial}: search {100 * row.search_value:.2f}, {', '.join(filter(None, [seeds, folds]))}{behind}"
 
 

@@ -24,7 +24,7 @@ class Contest:
     """How one candidate stands to the best.
 
     Attributes:
-        difference: Its mean minus the best's.
+        difference: Its mean minus the best's; all such intervals together hold in 95 %.
         p_value: Two-sided, of no difference; 1 for the best itself.
         is_tied: Whether the two cannot be told apart, all comparisons together being wrong in 5 % of the cases.
         is_close: Whether it is less than one standard error of the difference behind.
@@ -147,16 +147,17 @@ def _rank(
     best = int(order[0])
     lots = _Noise(seed_variance, seed_df, n_lots - 1)
     contests = []
+    together = 1 - (1 - level) / max(1, len(means) - 1)
     for c in range(len(means)):
         error, df = lots.add(np.nanvar(drawn_CB[c] - drawn_CB[best]), seeds=0 if c == best else 2)
         gap = float(means[c] - means[best])
-        half = float(student.ppf((1 + level) / 2, df)) * error
+        half = float(student.ppf((1 + together) / 2, df)) * error
         p_value = float(2 * student.sf(abs(gap) / error, df)) if error else float(gap == 0)
         contests.append(
             Contest(
                 difference=Interval(gap - half, gap, gap + half),
                 p_value=1.0 if c == best else p_value,
-                is_tied=c == best or p_value > (1 - level) / max(1, len(means) - 1),
+                is_tied=c == best or p_value > 1 - together,
                 is_close=-gap <= error,
             )
         )

@@ -1,9 +1,12 @@
 """What a confirmation says of its candidates, from the predictions that their runs have kept."""
 
+import io
 import math
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from search.errors import ConfigError
 from search.space.config import ConfirmConfig, DataConfig
@@ -17,6 +20,7 @@ from search.study.records import StudyFolder, confirm_folder, read_json, write_j
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, TrialRecord
 from search.study.study import Study
 from search.testing import drive
+from search.views.confirmed import confirmed_table
 
 DATA = DataConfig(wafers="synthetic", synthetic_wafers=1200, image_size=16, epoch_samples=256)
 SPACE = """
@@ -149,6 +153,20 @@ def searched(tmp_path, config):
     with Study(StudyFolder(tmp_path / "study"), config, classes=tuple("abcdefghi")) as study:
         drive(study, quality_of=lambda assignment, epoch: 0.9 - assignment.number / 10)
     return study
+
+
+def test_the_table_fits_eighty_columns_and_shows_every_number(searched, judge):
+    found = judge([searched.records[number] for number in (0, 1, 2)], {0: 0.6, 1: 0.95, 2: 0.5}, folds=2)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, _environ={})
+
+    console.print(confirmed_table(found, marks=["SYNTHETIC"]))
+
+    text = console.file.getvalue()
+    assert "SYNTHETIC" in text
+    for row in found.candidates:
+        assert f"{100 * row.mean:.2f}" in text and f"{100 * row.fold_value:.2f}" in text
+        assert f"[{100 * row.low:.1f}, {100 * row.high:.1f}]" in text
+    assert max(map(cell_len, text.splitlines())) <= 80
 
 
 def test_best_yaml_holds_the_confirmed_configuration_with_its_numbers(searched, judge, dataset):
