@@ -45,7 +45,14 @@ def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, 
     say(console, _describe(wafers, labelled, is_seen, trained.classes))
     encoded = wrap_arrays(encode_maps(wafers, rows, picture=trained.picture), wafers.labels[rows])
     logits_NK, labels = predict_logits(trained, encoded)
-    scored = score_logits(logits_NK, labels, rule=trained.rule, classes=trained.classes, lots=wafers.lots[rows])
+    scored = score_logits(
+        logits_NK,
+        labels,
+        rule=trained.rule,
+        classes=trained.classes,
+        lots=wafers.lots[rows],
+        shares=trained.shares.double().numpy(),
+    )
     final, when = study.final, datetime.now(UTC).isoformat(timespec="seconds")
     name = f"external-{Path(wafers.source).stem}"
     model = fingerprint_file(final / "model.pt")

@@ -69,7 +69,9 @@ def _score_locked_test(request: EvaluateRequest, best: Best, trained: TrainedMod
     marks = marks_of(describe_data(dataset))
     logits_NK, labels = predict_logits(trained, dataset.encode("test"))
     lots = dataset.wafers.lots[dataset.splits.test]
-    scored = score_logits(logits_NK, labels, rule=trained.rule, classes=trained.classes, lots=lots)
+    scored = score_logits(
+        logits_NK, labels, rule=trained.rule, classes=trained.classes, lots=lots, shares=trained.shares.double().numpy()
+    )
     with lock_folder(final):
         model = fingerprint_file(final / "model.pt")
         row = scored_to_row(scored, trained.classes, split="test")

@@ -64,13 +64,18 @@ class TrainedModel:
     @property
     def shares(self) -> torch.Tensor:
         """Of the classes that its probabilities take for granted, shape (K,), float32, sum 1."""
-        members: list[Predictor] = list(self.model.members)  # type: ignore[arg-type]
-        return torch.stack([member.shares for member in members]).mean(0)
+        return class_shares(self.model)
 
     @property
     def n_parameters(self) -> int:
         """Of all members together."""
         return sum(tensor.numel() for tensor in self.model.parameters())
+
+
+def class_shares(model: Ensemble) -> torch.Tensor:
+    """Return the class shares that a model's probabilities take for granted, shape (K,), float32, sum 1."""
+    members: list[Predictor] = list(model.members)  # type: ignore[arg-type]
+    return torch.stack([member.shares for member in members]).mean(0)
 
 
 def save_model(trained: TrainedModel, path: Path) -> None:

@@ -1,8 +1,9 @@
 """The final training of the best configuration, from one seed or several, and how its logits are to be read."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from data_pipeline.batches import plain_batches
 from data_pipeline.dataset import Dataset, join_parts
 from search.errors import DONE, ConfigError
 from search.final.members import EpochRule, Folder, Member, train_member
-from search.final.model_file import TrainedModel, load_model, save_model
+from search.final.model_file import TrainedModel, class_shares, load_model, save_model
 from search.final.outcome import fingerprint_file
 from search.final.teaching import make_teacher
 from search.space.config_file import load_study_config
@@ -120,14 +121,19 @@ def retrain(request: RetrainRequest, console: Console) -> int:
         )
         folder = _folder(request, best, params, dataset)
         folder.claim()
-        value = _objective(request.best, dataset.wafers.classes)
+        objective = _objective(request.best)
+        classes = dataset.wafers.classes
+
+        def value(scores: Scores) -> float:
+            return objective.value([scores], classes)
+
         members = [
             train_member(
                 params.model_copy(update={"seed": seed}), data, folder, rule=request.epoch, value=value, console=console
             )
             for seed in seeds
         ]
-        _finish(request, best, params, members, data, dataset, console)
+        _finish(request, best, params, members, data, dataset, objective, console)
         folder.tidy()
     return DONE
 
@@ -151,11 +157,10 @@ def _folder(request: RetrainRequest, best: Best, params: TrialParams, dataset: D
     return Folder(path=request.out, key=f"{what} {sorted(flat.items())}", classes=dataset.wafers.classes)
 
 
-def _objective(best: Path, classes: tuple[str, ...]) -> Callable[[Scores], float]:
+def _objective(best: Path) -> Objective:
     """Return what the study of a best.yaml maximises; balanced macro-F1 where it stands alone."""
     resolved = StudyFolder(best.parent).resolved
-    objective = load_study_config(resolved).objective if resolved.exists() else Objective()
-    return lambda scores: objective.value([scores], classes)
+    return load_study_config(resolved).objective if resolved.exists() else Objective()
 
 
 def _choose_parts(data: TrialData, *, on: str) -> TrialData:
@@ -173,11 +178,12 @@ def _finish(
     members: Sequence[Member],
     data: TrialData,
     dataset: Dataset,
+    objective: Objective,
     console: Console,
 ) -> None:
     """Put the members together, fit how they are read, and write everything."""
     model = Ensemble([member.predictor for member in members]).to(data.train.labels.device).eval()
-    rule, judgement = _read_logits(request, params, model, data, dataset)
+    rule, judgement = _read_logits(request, params, model, data, dataset, objective)
     splits, wafers = dataset.splits, dataset.wafers
     trained = TrainedModel(
         model=model,
@@ -211,15 +217,22 @@ def _finish(
 
 
 def _read_logits(
-    request: RetrainRequest, params: TrialParams, model: Ensemble, data: TrialData, dataset: Dataset
+    request: RetrainRequest,
+    params: TrialParams,
+    model: Ensemble,
+    data: TrialData,
+    dataset: Dataset,
+    objective: Objective,
 ) -> tuple[DecisionRule, Judgement | None]:
     """Fit the rule on wafers that no member was trained on: validation, or what models of other folds predicted."""
     classes, wafers = dataset.wafers.classes, dataset.wafers
+    shares = class_shares(model).cpu().double().numpy()
+    fit = partial(fit_rule, classes=classes, shares=shares, statistic=objective.statistic(classes))
     if data.val is not None:
         dtype = choose_dtype(params.precision, data.val.labels.device)
         logits, labels = (part.cpu() for part in predict_batches(model, plain_batches(data.val), dtype=dtype))
         groups = wafers.lots[dataset.splits.val]
-        rule = fit_rule(logits, labels, classes=classes, groups=groups, fitted_on="validation wafers")
+        rule = fit(logits, labels, groups=groups, fitted_on="validation wafers")
         return rule, judge_logits(logits, labels, n_classes=len(classes))
     folder = confirm_folder(StudyFolder(request.best.parent))
     records = collect_rows(list(read_lines(folder.trials)))
@@ -228,7 +241,7 @@ def _read_logits(
         return DecisionRule(), None
     logits, labels = torch.from_numpy(found.logits), torch.from_numpy(found.labels)
     fitted_on = "training and validation wafers, each as a single model of another fold calls it"
-    return fit_rule(logits, labels, classes=classes, groups=found.lots, fitted_on=fitted_on), None
+    return fit(logits, labels, groups=found.lots, fitted_on=fitted_on), None
 
 
 def describe_rule(rule: DecisionRule, classes: Sequence[str]) -> str:

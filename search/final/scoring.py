@@ -12,7 +12,7 @@ from torch import Tensor
 
 from search.study.ranking import rank_by_seeds
 from search.study.rows import judgement_to_row
-from search.trial.calibration import Bin, calibration_error, escape_curve, reliability
+from search.trial.calibration import Bin, calibration_error, escape_curve, reliability, weigh
 from search.trial.decision import NONE, DecisionRule
 from search.trial.evaluation import Judgement, judge_calls
 from search.trial.intervals import (
@@ -68,7 +68,7 @@ class Scored:
         precision: Of each class, Wilson's interval.
         recall: Likewise.
         f1: Of each class, bootstrap interval over wafers.
-        calibration: Expected calibration error, before and after the temperature.
+        calibration: Expected calibration error, before and after the temperature, both at the shares taken for granted.
         bins: For the reliability plot.
         defects: None without an operating point, or without a class "none".
         sure: Wafers called with enough probability, and those of them called right; None if no level was fitted.
@@ -91,7 +91,13 @@ class Scored:
 
 
 def score_logits(
-    logits_NK: Tensor, labels: Tensor, *, rule: DecisionRule, classes: tuple[str, ...], lots: NDArray[Any]
+    logits_NK: Tensor,
+    labels: Tensor,
+    *,
+    rule: DecisionRule,
+    classes: tuple[str, ...],
+    lots: NDArray[Any],
+    shares: NDArray[np.float64],
 ) -> Scored:
     """Score logits, on the CPU.
 
@@ -101,6 +107,7 @@ def score_logits(
         rule: How they are read.
         classes: Names of the K classes.
         lots: Lot of each wafer, shape (N,).
+        shares: Of the classes, that the logits take for granted, shape (K,): calibration is measured at these.
     """
     k, actual = len(classes), labels.numpy()
     probabilities = rule.probabilities(logits_NK)
@@ -110,7 +117,7 @@ def score_logits(
     counts = np.array(judgement.confusion)
     hits, of_actual, of_called = np.diag(counts), counts.sum(1), counts.sum(0)
     headlines, over = _headlines(counts, called.numpy(), actual, lots, k)
-    raw = logits_NK.double().softmax(1).numpy()
+    raw, weights = logits_NK.double().softmax(1).numpy(), weigh(actual, shares)
     certain = chance[np.arange(len(actual)), called.numpy()]
     is_sure = certain >= rule.sure_from if rule.sure_from is not None else None
     return Scored(
@@ -124,8 +131,11 @@ def score_logits(
         precision=[wilson(int(h), int(n)) for h, n in zip(hits, of_called, strict=True)],
         recall=[wilson(int(h), int(n)) for h, n in zip(hits, of_actual, strict=True)],
         f1=[_f1(counts, i) for i in range(k)],
-        calibration=(calibration_error(raw, actual), calibration_error(chance, actual)),
-        bins=reliability(chance, actual),
+        calibration=(
+            calibration_error(raw, actual, weights=weights),
+            calibration_error(chance, actual, weights=weights),
+        ),
+        bins=reliability(chance, actual, weights=weights),
         defects=_count_defects(chance, actual, rule, classes),
         sure=None if is_sure is None else (int(is_sure.sum()), int((called.numpy() == actual)[is_sure].sum())),
     )
@@ -212,10 +222,10 @@ def scored_table(scored: Scored, classes: tuple[str, ...], *, title: str) -> Tab
     return table
 
 
-def _percent(interval: Interval) -> str:
+def _percent(interval: Interval, digits: int = 0) -> str:
     if math.isnan(interval.value):
         return "-"
-    return f"{100 * interval.value:.2f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{100 * interval.value:.2f} [{100 * interval.low:.{digits}f}, {100 * interval.high:.{digits}f}]"
 
 
 def sentences(scored: Scored, rule: DecisionRule) -> list[str]:
@@ -233,14 +243,14 @@ def sentences(scored: Scored, rule: DecisionRule) -> list[str]:
         )
     if scored.sure:
         sure, right = scored.sure
-        share = f", of which {_percent(wilson(right, sure))} % are right" if sure else ""
+        share = f", of which {_percent(wilson(right, sure), 1)} % are right" if sure else ""
         told.append(f"Sure of {sure:,} of {n:,} wafers ({sure / n:.1%}){share}.")
     if scored.defects:
         d = scored.defects
         told.append(
-            f"Defect or none, at P(defect) >= {d.threshold:.3f}: {d.n_escaped:,} of {d.n_defective:,} defective wafers "
-            f"escape ({_percent(wilson(d.n_escaped, d.n_defective))} %), {d.n_alarms:,} of {d.n_fine:,} others raise a "
-            f"false alarm ({_percent(wilson(d.n_alarms, d.n_fine))} %)."
+            f"Defect or none, at P(defect) >= {d.threshold:.3f}: {d.n_escaped:,} of {d.n_defective:,} defective wafers"
+            f" escape ({_percent(wilson(d.n_escaped, d.n_defective), 1)} %), {d.n_alarms:,} of {d.n_fine:,} others "
+            f"raise a false alarm ({_percent(wilson(d.n_alarms, d.n_fine), 1)} %)."
         )
     return told
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from search.trial.decision import NONE, DecisionRule
-from search.trial.metrics import score_confusion
+from search.trial.intervals import Statistic, macro_f1
 
 LEAST = 100  # wafers; of fewer nothing is fitted
 _BINS = 15
@@ -28,13 +28,18 @@ def fit_rule(
     classes: tuple[str, ...],
     groups: NDArray[np.int64],
     fitted_on: str,
+    shares: NDArray[np.float64] | None = None,
+    statistic: Statistic = macro_f1,
     sure: float = 0.99,
     escape: float = 0.01,
 ) -> DecisionRule:
     """Fit temperature, class thresholds, the level of being sure, and where defect begins.
 
-    Thresholds are kept only if, fitted on some lots and judged on others, they gain more macro-F1 than one standard
+    Thresholds are kept only if, fitted on some lots and judged on others, they gain more of the score than one standard
     error: on few wafers of rare classes they are as good as noise.
+
+    Probabilities hold for the class shares that the model takes for granted: a model that was trained on balanced
+    draws is calibrated for equal shares, whatever the shares here, and `correct_shares` makes it speak of others.
 
     Args:
         logits_NK: Of wafers that the model was not trained on, shape (N, K).
@@ -42,6 +47,8 @@ def fit_rule(
         classes: Names of the K classes.
         groups: Lot of each, shape (N,).
         fitted_on: These wafers, in words.
+        shares: Of the classes, that the logits take for granted, shape (K,); None: those among these wafers.
+        statistic: The score that thresholds are to raise.
         sure: Share of right calls from which the model counts as sure.
         escape: Share of defective wafers that may pass as `none`.
 
@@ -53,10 +60,11 @@ def fit_rule(
     """
     if len(labels) < LEAST:
         return DecisionRule(fitted_on=f"nothing: {fitted_on} are {len(labels)}, fewer than {LEAST}")
-    temperature = fit_temperature(logits_NK, labels)
-    probabilities_NK = DecisionRule(temperature=temperature).probabilities(logits_NK).double().numpy()
     actual = labels.numpy()
-    shifts = _useful_shifts(probabilities_NK, actual, groups)
+    weights = weigh(actual, shares) if shares is not None else None
+    temperature = fit_temperature(logits_NK, labels, weights=weights)
+    probabilities_NK = DecisionRule(temperature=temperature).probabilities(logits_NK).double().numpy()
+    shifts = _useful_shifts(probabilities_NK, actual, groups, statistic)
     rule = DecisionRule(temperature=temperature, shifts=shifts, fitted_on=fitted_on, n_fitted=len(labels))
     called = rule.call(torch.from_numpy(probabilities_NK).float()).numpy()
     chance = probabilities_NK[np.arange(len(called)), called]
@@ -74,28 +82,45 @@ def fit_rule(
     )
 
 
-def fit_temperature(logits_NK: Tensor, labels: Tensor) -> float:
-    """Return the temperature, in [0.05, 20], at which the labels are likeliest."""
+def fit_temperature(logits_NK: Tensor, labels: Tensor, *, weights: Floats | None = None) -> float:
+    """Return the temperature, in [0.05, 20], at which the labels are likeliest; weights, shape (N,), sum to N."""
     logits = logits_NK.double()
+    weight = torch.ones(len(labels), dtype=torch.float64) if weights is None else torch.from_numpy(weights)
 
     def loss(log_temperature: float) -> float:
-        return cross_entropy(logits / math.exp(log_temperature), labels).item()
+        each = cross_entropy(logits / math.exp(log_temperature), labels, reduction="none")
+        return float((weight * each).mean())
 
     found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
     return math.exp(float(found.x))
 
 
-def calibration_error(probabilities_NK: Floats, labels: NDArray[np.int64]) -> float:
-    """Compute the expected calibration error of the called class, over 15 bins of equally many wafers.
+def weigh(labels: NDArray[np.int64], shares: Floats) -> Floats:
+    """Weigh wafers so that their classes have these shares, shape (N,), sum N; classes that do not occur lose theirs.
+
+    Args:
+        labels: Shape (N,).
+        shares: Shape (K,).
+    """
+    counts = np.bincount(labels, minlength=len(shares))
+    wanted = np.where(counts > 0, shares, 0.0)
+    if not wanted.sum():
+        return np.ones(len(labels))
+    weights: Floats = (wanted / wanted.sum() / np.maximum(counts, 1))[labels] * len(labels)
+    return weights
+
+
+def calibration_error(probabilities_NK: Floats, labels: NDArray[np.int64], *, weights: Floats | None = None) -> float:
+    """Compute the expected calibration error of the called class, over 15 bins of equal weight.
 
     Source:
         Nguyen & O'Connor 2015, Posterior Calibration and Exploratory Analysis for Natural Language Processing Models,
         for the adaptive bins; equal widths put nearly all wafers into one bin.
     """
-    bins = reliability(probabilities_NK, labels)
-    weights = np.array([each.n for each in bins])
+    bins = reliability(probabilities_NK, labels, weights=weights)
+    share = np.array([each.weight for each in bins])
     gaps = np.array([abs(each.right - each.sure) for each in bins])
-    return float((weights * gaps).sum() / weights.sum())
+    return float((share * gaps).sum() / share.sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,20 +131,35 @@ class Bin:
         sure: Their mean probability.
         right: Share of them called right.
         n: How many.
+        weight: Of all of them together.
     """
 
     sure: float
     right: float
     n: int
+    weight: float
 
 
-def reliability(probabilities_NK: Floats, labels: NDArray[np.int64]) -> list[Bin]:
-    """Divide wafers by the probability of the class they are called, into up to 15 bins of equally many."""
-    called = probabilities_NK.argmax(1)
-    sure, right = probabilities_NK.max(1), called == labels
+def reliability(probabilities_NK: Floats, labels: NDArray[np.int64], *, weights: Floats | None = None) -> list[Bin]:
+    """Divide wafers by the probability of the class they are called, into up to 15 bins of equal weight."""
+    weight = np.ones(len(labels)) if weights is None else weights
+    sure, right = probabilities_NK.max(1), probabilities_NK.argmax(1) == labels
     order = np.argsort(sure, kind="stable")
-    parts = [part for part in np.array_split(order, _BINS) if len(part)]
-    return [Bin(sure=float(sure[p].mean()), right=float(right[p].mean()), n=len(p)) for p in parts]
+    reached = np.cumsum(weight[order]) - weight[order] / 2
+    place = np.minimum((_BINS * reached / weight.sum()).astype(np.int64), _BINS - 1)
+    bins = []
+    for b in np.unique(place):
+        part = order[place == b]
+        w = weight[part]
+        bins.append(
+            Bin(
+                sure=float(np.average(sure[part], weights=w)),
+                right=float(np.average(right[part], weights=w)),
+                n=len(part),
+                weight=float(w.sum()),
+            )
+        )
+    return bins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -203,7 +243,9 @@ def _operating_point(chance: Floats, is_defective: NDArray[np.bool_], *, escape:
     return float(curve.thresholds[np.flatnonzero(curve.escapes <= escape)[-1]])
 
 
-def _useful_shifts(probabilities_NK: Floats, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> tuple[float, ...]:
+def _useful_shifts(
+    probabilities_NK: Floats, labels: NDArray[np.int64], groups: NDArray[np.int64], statistic: Statistic
+) -> tuple[float, ...]:
     """Fit shifts, and keep them if those fitted on other lots gain more than one standard error."""
     names, lots = np.unique(groups, return_inverse=True)
     if len(names) < 2 * _FOLDS:
@@ -213,15 +255,15 @@ def _useful_shifts(probabilities_NK: Floats, labels: NDArray[np.int64], groups: 
     called = np.empty(len(labels), dtype=np.int64)
     for fold in range(_FOLDS):
         here = fold_of[lots] == fold
-        called[here] = (log_NK[here] + _fit_shifts(log_NK[~here], labels[~here])).argmax(1)
+        called[here] = (log_NK[here] + _fit_shifts(log_NK[~here], labels[~here], statistic)).argmax(1)
     k, plain = probabilities_NK.shape[1], log_NK.argmax(1)
-    gain = _macro_f1(labels, called, k) - _macro_f1(labels, plain, k)
-    error = _gain_error(labels, called, plain, lots, k)
-    return tuple(_fit_shifts(log_NK, labels).tolist()) if gain > error else ()
+    gain = _score(labels, called, k, statistic) - _score(labels, plain, k, statistic)
+    error = _gain_error(labels, called, plain, lots, k, statistic)
+    return tuple(_fit_shifts(log_NK, labels, statistic).tolist()) if gain > error else ()
 
 
-def _fit_shifts(log_NK: Floats, labels: NDArray[np.int64]) -> Floats:
-    """Raise macro-F1 by one class's shift after the other, twice around."""
+def _fit_shifts(log_NK: Floats, labels: NDArray[np.int64], statistic: Statistic) -> Floats:
+    """Raise the score by one class's shift after the other, twice around."""
     k = log_NK.shape[1]
     shifts = np.zeros(k)
     for _ in range(2):
@@ -231,7 +273,7 @@ def _fit_shifts(log_NK: Floats, labels: NDArray[np.int64]) -> Floats:
             best, rival = others.max(1), others.argmax(1)
             scores = []
             for shift in _GRID:
-                scores.append(_macro_f1(labels, np.where(log_NK[:, c] + shift > best, c, rival), k))
+                scores.append(_score(labels, np.where(log_NK[:, c] + shift > best, c, rival), k, statistic))
             top = max(scores)
             # Of equally good ones the smallest, so that a class that nobody confuses is left alone.
             shifts[c] = min((s for s, score in zip(_GRID, scores, strict=True) if score >= top - 1e-12), key=abs)
@@ -239,7 +281,12 @@ def _fit_shifts(log_NK: Floats, labels: NDArray[np.int64]) -> Floats:
 
 
 def _gain_error(
-    labels: NDArray[np.int64], called: NDArray[np.int64], plain: NDArray[np.int64], lots: NDArray[np.int64], k: int
+    labels: NDArray[np.int64],
+    called: NDArray[np.int64],
+    plain: NDArray[np.int64],
+    lots: NDArray[np.int64],
+    k: int,
+    statistic: Statistic,
 ) -> float:
     """Standard error of the gain over lots drawn anew."""
     random, n_lots = np.random.default_rng(0), int(lots.max()) + 1
@@ -247,13 +294,10 @@ def _gain_error(
     for view, calls in enumerate((called, plain)):
         np.add.at(cells[view], (lots, labels * k + calls), 1)
     times = random.multinomial(n_lots, np.full(n_lots, 1 / n_lots), size=300).astype(float)
-    gains = [score_confusion(a.reshape(k, k)).macro_f1 - score_confusion(b.reshape(k, k)).macro_f1
-             for a, b in zip(times @ cells[0], times @ cells[1], strict=True)]  # fmt: skip
-    return float(np.std(gains))
+    scores = [statistic((times @ cells[view]).reshape(-1, k, k)) for view in (0, 1)]
+    return float(np.std(scores[0] - scores[1]))
 
 
-def _macro_f1(labels: NDArray[np.int64], called: NDArray[np.int64], k: int) -> float:
-    counts = np.bincount(labels * k + called, minlength=k * k).reshape(k, k)
-    hits, actual, calls = np.diag(counts), counts.sum(1), counts.sum(0)
-    occurs = actual > 0
-    return float((2 * hits[occurs] / (actual + calls)[occurs]).mean())
+def _score(labels: NDArray[np.int64], called: NDArray[np.int64], k: int, statistic: Statistic) -> float:
+    counts = np.bincount(labels * k + called, minlength=k * k).reshape(1, k, k)
+    return float(statistic(counts.astype(np.float64))[0])

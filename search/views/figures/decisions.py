@@ -18,7 +18,7 @@ def draw_reliability(bins: Sequence[Bin], *, title: str) -> Figure:
     sure, right = (100 * np.array([getattr(each, name) for each in bins]) for name in ("sure", "right"))
     low = min(sure.min(), right.min(), 95.0)
     axis.plot([low, 100], [low, 100], color=GREY, linestyle="--", label="as right as sure")
-    axis.plot(sure, right, color=BLUE, marker="o", markersize=4, label=f"bins of {bins[0].n:,} wafers")
+    axis.plot(sure, right, color=BLUE, marker="o", markersize=4, label=f"{len(bins)} bins of equal weight")
     label(axis, x="probability of the called class (%)", y="called right (%)", title=title, is_whole=False)
     explain(figure, axis)
     return figure

@@ -10,6 +10,7 @@ from search.final.scoring import score_logits, scored_table, scored_to_row, sent
 from search.trial.decision import DecisionRule
 
 CLASSES = ("Center", "none", "Scratch")
+SHARES = np.array([0.3, 0.68, 0.02])
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def drawn():
 def score(drawn, *, lots=None, **rule):
     logits, labels, groups = drawn
     groups = groups if lots is None else lots
-    return score_logits(logits, labels, rule=DecisionRule(**rule), classes=CLASSES, lots=groups)
+    return score_logits(logits, labels, rule=DecisionRule(**rule), classes=CLASSES, lots=groups, shares=SHARES)
 
 
 def test_without_a_rule_the_largest_logit_is_called(drawn):
@@ -92,7 +93,7 @@ def test_the_temperature_changes_probabilities_and_no_call(drawn):
 def test_a_class_without_wafers_is_written_as_nothing():
     logits = torch.eye(3)[torch.tensor([0, 1] * 60)] * 4
     found = score_logits(
-        logits, torch.tensor([0, 1] * 60), rule=DecisionRule(), classes=CLASSES, lots=np.arange(120) // 6
+        logits, torch.tensor([0, 1] * 60), rule=DecisionRule(), classes=CLASSES, lots=np.arange(120) // 6, shares=SHARES
     )
 
     row = scored_to_row(found, CLASSES, split="test")

@@ -13,8 +13,10 @@ from search.trial.calibration import (
     fit_rule,
     fit_temperature,
     reliability,
+    weigh,
 )
 from search.trial.decision import DecisionRule
+from search.trial.intervals import balanced_macro_f1, macro_f1
 
 CLASSES = ("Center", "none", "Scratch")
 
@@ -45,6 +47,39 @@ def test_a_temperature_makes_probabilities_mean_what_they_say():
 
     assert calibration_error(before, labels.numpy()) > 0.05
     assert calibration_error(after, labels.numpy()) < 0.015
+
+
+def test_a_model_of_equal_shares_is_calibrated_for_equal_shares():
+    """It is right to be unsure of what is rare here: that the wafers are mostly of one class says nothing of it."""
+    _, labels, exact = draw(30_000, shares=(0.05, 0.9, 0.05))
+    equal = torch.from_numpy(exact - np.log([0.05, 0.9, 0.05])).float() * 2  # twice too sure
+    shares = np.full(3, 1 / 3)
+    weights = weigh(labels.numpy(), shares)
+
+    rule = fit_rule(equal, labels, classes=CLASSES, groups=np.arange(30_000) // 25, fitted_on="some", shares=shares)
+
+    assert rule.temperature == pytest.approx(2.0, rel=0.07)
+    probabilities = rule.probabilities(equal).double().numpy()
+    assert calibration_error(probabilities, labels.numpy(), weights=weights) < 0.025
+    assert fit_temperature(equal, labels) != pytest.approx(2.0, rel=0.07)
+
+
+def test_weights_give_classes_their_shares():
+    weights = weigh(np.array([0, 0, 0, 1]), np.array([0.5, 0.25, 0.25]))
+
+    assert weights.sum() == pytest.approx(4)
+    assert weights[3] / weights[:3].sum() == pytest.approx(0.5)
+
+
+def test_thresholds_raise_the_score_that_is_asked_for():
+    logits, labels, _ = draw(8000, shares=(0.1, 0.8, 0.1))
+    options = {"classes": CLASSES, "groups": np.arange(8000) // 25, "fitted_on": "some"}
+    equal = logits - torch.tensor([0.1, 0.8, 0.1]).log()  # decides for equal shares
+
+    for_mix, for_equal = (fit_rule(equal, labels, statistic=s, **options) for s in (macro_f1, balanced_macro_f1))
+
+    assert for_mix.shifts[1] > max(for_mix.shifts[0], for_mix.shifts[2])
+    assert for_equal.shifts == () or max(map(abs, for_equal.shifts)) < for_mix.shifts[1]
 
 
 def test_bins_hold_all_wafers_in_order():
