@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from search.trial.vocabulary import nearest
 from search.views.terminal import say
 
 
-def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, console: Console) -> int:
+def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, console: Console, *, name: str) -> int:
     """Score the final model on wafers that do not belong to the study; the ledger of its locked test is not touched.
 
     Wafers that the model has seen, map by map, are left out. Numbers, predictions and pictures go to
@@ -54,7 +53,7 @@ def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, 
         shares=trained.shares.double().numpy(),
     )
     final, when = study.final, datetime.now(UTC).isoformat(timespec="seconds")
-    name = f"external-{Path(wafers.source).stem}"
+    name = f"external-{name}"
     model = fingerprint_file(final / "model.pt")
     shares = estimate_shares(scored.probabilities, assumed=trained.shares.double().numpy())
     row: dict[str, Any] = scored_to_row(scored, trained.classes, split="external")

@@ -49,7 +49,7 @@ def evaluate(request: EvaluateRequest, console: Console) -> int:
     if request.data is not None:
         external = load_wafers(Path(request.data))
         if external.fingerprint != best.data_fingerprint:
-            return score_external(request.study, trained, external, console)
+            return score_external(request.study, trained, external, console, name=Path(request.data).stem)
     return _score_locked_test(request, best, trained, console)
 
 

@@ -47,8 +47,8 @@ def score(tmp_path):
     def score_it(trained, wafers):
         save_model(trained, study.final / "model.pt")
         console = Console(file=io.StringIO(), width=160)
-        assert score_external(study, trained, wafers, console) == 0
-        [numbers] = study.final.glob("external-*.json")
+        assert score_external(study, trained, wafers, console, name="other") == 0
+        [numbers] = study.final.glob("external-other.json")
         return json.loads(numbers.read_text("utf-8")), console.file.getvalue(), study
 
     return score_it

@@ -61,7 +61,6 @@ def test_a_model_of_equal_shares_is_calibrated_for_equal_shares():
     assert rule.temperature == pytest.approx(2.0, rel=0.07)
     probabilities = rule.probabilities(equal).double().numpy()
     assert calibration_error(probabilities, labels.numpy(), weights=weights) < 0.025
-    assert fit_temperature(equal, labels) != pytest.approx(2.0, rel=0.07)
 
 
 def test_weights_give_classes_their_shares():
