@@ -20,11 +20,16 @@ def write_confirmed(facts: Facts, album: Album) -> Html:
     header = ["trial", "search, once"]
     header += [f"mean of {found.n_seeds} seeds", "spread"] if found.n_seeds else []
     header += [f"{found.n_folds} folds"] if found.n_folds else []
-    header += ["behind the best", "p", "MMAC per wafer", "configuration"]
+    header += ["behind the best", "p", "MMAC per wafer"]
+    configurations = [
+        join(tag("b", f"Trial {row.trial}"), f": {configuration(facts.records[row.trial].config, facts.space)}")
+        for row in found.candidates
+    ]
     return join(
         paragraph(f"{facts.metric} in %, validation; brackets hold 95 %. The chosen one is bold.", class_="small"),
-        table(header, [_row(facts, found, row) for row in found.candidates], words=(len(header) - 1,)),
+        table(header, [_row(found, row) for row in found.candidates], words=()),
         listing(sentences(found)),
+        listing(configurations, class_="small"),
     )
 
 
@@ -52,7 +57,7 @@ def _interval(row: Candidate, found: Confirmed) -> Interval:
     return Interval(row.low, row.mean, row.high)
 
 
-def _row(facts: Facts, found: Confirmed, row: Candidate) -> list[Html | str]:
+def _row(found: Confirmed, row: Candidate) -> list[Html | str]:
     cells = [str(row.trial), percent(row.search_value)]
     if found.n_seeds:
         cells += [f"{percent(row.mean)} ({span(Interval(row.low, row.mean, row.high))})"]
@@ -64,5 +69,5 @@ def _row(facts: Facts, found: Confirmed, row: Candidate) -> list[Html | str]:
     else:
         cells += [f"{points(-row.behind)} ({points(-row.behind_high)} to {points(-row.behind_low)})"]
         cells += [f"{row.p_value:.3f}"]
-    cells += [f"{row.macs / 1e6:.1f}", configuration(facts.records[row.trial].config, facts.space)]
+    cells += [f"{row.macs / 1e6:.1f}"]
     return [tag("b", cell) for cell in cells] if row.trial == found.chosen else list(cells)
