@@ -35,7 +35,7 @@ from search.study.judging import conclude
 from search.study.marks import marks_of
 from search.study.provenance import describe_data, record_attempt, record_end
 from search.study.records import StudyFolder, confirm_folder, read_json
-from search.study.rows import TrialRecord
+from search.study.rows import COMPLETE, TrialRecord
 from search.study.study import Study
 from search.study.winner import keep_winner
 from search.views.confirmed import show_confirmed
@@ -119,6 +119,8 @@ def confirm_study(
                 confirmation, dataset, request, chat, console, interrupts, wanted, cluster
             )
             if not is_over:
+                done = f"{confirmation.count(COMPLETE)} of {len(confirmation.config.first)} trainings are finished"
+                say(console, f"interrupted: {done}; the same command goes on from here")
                 return INTERRUPTED
             found = conclude(config, candidates, confirmation.records, sub, dataset, n_folds=wanted.folds)
         if found:

@@ -46,8 +46,16 @@ def study(tmp_path):
 
 def start(study, *arguments):
     command = [sys.executable, "-m", "search.confirm", "tiny", "--no-dashboard", *arguments]
-    with (study.path.parent.parent / "log").open("a") as log:
-        return subprocess.Popen(command, cwd=study.path.parent.parent, stdout=log, stderr=log, start_new_session=True)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores it, and hands on
+    try:
+        with (study.path.parent.parent / "log").open("a") as log:
+            return subprocess.Popen(
+                command, cwd=study.path.parent.parent, stdout=log, stderr=log, start_new_session=True
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(study, *arguments):
@@ -93,6 +101,19 @@ def test_a_killed_confirmation_goes_on_and_can_be_extended(study):
     assert {row.trial: row.seed_values[:2] for row in more.candidates} == {
         row.trial: row.seed_values for row in found.candidates
     }
+
+
+def test_ctrl_c_says_how_far_it_got(study):
+    process, end = start(study, "--top", "2", "--seeds", "3"), time.monotonic() + 200
+    while not list(read_lines(confirm_folder(study).trials)):
+        assert process.poll() is None and time.monotonic() < end, (study.path.parent.parent / "log").read_text()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(timeout=60) == 130
+    assert "of 6 trainings are finished; the same command goes on from here" in (
+        study.path.parent.parent / "log"
+    ).read_text("utf-8")
 
 
 def test_a_study_without_a_finished_trial_has_nothing_to_confirm(study, call):
