@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from data_pipeline.wafer_files import load_wafers
@@ -12,7 +13,7 @@ from search.errors import DONE, ConfigError
 from search.final.external_test import score_external
 from search.final.model_file import TrainedModel, load_model
 from search.final.outcome import draw_pictures, fingerprint_file, predict_logits, show_scored, to_predictions
-from search.final.scoring import score_logits, scored_to_row
+from search.final.scoring import score_logits, scored_to_row, tell_other_shares
 from search.study.best import Best, load_best
 from search.study.data import check_same_data, describe, open_data
 from search.study.marks import marks_of
@@ -21,6 +22,9 @@ from search.study.provenance import describe_data
 from search.study.records import StudyFolder, lock_folder, read_json, write_json
 from search.views.report import write_report
 from search.views.terminal import say
+
+# Class shares that differ by more than this are worth a line.
+_OTHER_SHARES = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,15 @@ def _score_locked_test(request: EvaluateRequest, best: Best, trained: TrainedMod
         if request.study.provenance.exists():
             write_report(request.study)
     show_scored(scored, trained, console, title=title)
+    natural = np.bincount(dataset.wafers.labels[dataset.splits.train], minlength=len(trained.classes)).astype(
+        np.float64
+    )
+    assumed = trained.shares.double().numpy()
+    if np.abs(natural / natural.sum() - assumed).max() > _OTHER_SHARES:
+        say(
+            console,
+            tell_other_shares(scored, assumed=assumed, wanted=natural / natural.sum(), whose="the training part"),
+        )
     say(console, _about_looks(looks))
     files = [*pictures, ("predictions", final / NAME), ("ledger", final / "test.json")]
     for what, path in files:

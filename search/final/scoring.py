@@ -12,7 +12,14 @@ from torch import Tensor
 
 from search.study.ranking import rank_by_seeds
 from search.study.rows import judgement_to_row
-from search.trial.calibration import Bin, calibration_error, escape_curve, reliability, weigh
+from search.trial.calibration import (
+    Bin,
+    calibration_error,
+    correct_shares,
+    escape_curve,
+    reliability,
+    weigh,
+)
 from search.trial.decision import NONE, DecisionRule
 from search.trial.evaluation import Judgement, judge_calls
 from search.trial.intervals import (
@@ -25,6 +32,7 @@ from search.trial.intervals import (
     wilson,
     worst_class_f1,
 )
+from search.trial.metrics import score_confusion
 
 _HEADLINES: dict[str, Statistic] = {
     "balanced_macro_f1": balanced_macro_f1,
@@ -253,6 +261,26 @@ def sentences(scored: Scored, rule: DecisionRule) -> list[str]:
             f"raise a false alarm ({_percent(wilson(d.n_alarms, d.n_fine), 1)} %)."
         )
     return told
+
+
+def tell_other_shares(scored: Scored, *, assumed: NDArray[np.float64], wanted: NDArray[np.float64], whose: str) -> str:
+    """Say what the same probabilities are worth when they are read for other class shares, without any thresholds.
+
+    Args:
+        scored: Of wafers.
+        assumed: Shares that the model takes for granted, shape (K,).
+        wanted: Shares to read for, shape (K,).
+        whose: These are, in words.
+    """
+    called = correct_shares(scored.probabilities, assumed=assumed, wanted=wanted).argmax(1)
+    counts = np.zeros((len(assumed), len(assumed)), dtype=np.int64)
+    np.add.at(counts, (scored.labels, called), 1)
+    scores = score_confusion(counts)
+    return (
+        f"Read for the class shares of {whose} instead (predict --shares): balanced macro-F1 "
+        f"{100 * scores.balanced_macro_f1:.2f}, macro-F1 {100 * scores.macro_f1:.2f}, worst class "
+        f"{100 * scores.worst_class_f1:.2f}, accuracy {100 * scores.accuracy:.2f}."
+    )
 
 
 def defect_curve(scored: Scored, classes: tuple[str, ...]) -> Any:

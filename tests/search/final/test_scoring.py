@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from search.final.scoring import score_logits, scored_table, scored_to_row, sentences
+from search.final.scoring import score_logits, scored_table, scored_to_row, sentences, tell_other_shares
 from search.trial.decision import DecisionRule
 
 CLASSES = ("Center", "none", "Scratch")
@@ -112,3 +112,14 @@ def test_of_few_wafers_the_table_counts_instead_of_dividing(drawn):
     assert n < 30
     assert f"{right} of {n}" in recalls
     assert any("[" in cell for cell in recalls)
+
+
+def test_probabilities_can_be_read_for_other_shares(drawn):
+    found = score(drawn)
+
+    same = tell_other_shares(found, assumed=SHARES, wanted=SHARES, whose="here")
+    other = tell_other_shares(found, assumed=SHARES, wanted=np.full(3, 1 / 3), whose="here")
+
+    assert f"macro-F1 {100 * found.plain.scores.macro_f1:.2f}" in same
+    assert same != other
+    assert f"accuracy {100 * found.plain.scores.accuracy:.2f}" not in other
