@@ -25,7 +25,7 @@ from search.trial.params import TrialParams, from_flat
 _OWN_SEED, _FOLD_SEED = 1_000_000, 2_000_000
 _DIVISION_SEED = 7  # of the folds
 # What two configurations may differ in and still be one.
-_NOT_TRAINED = ("seed", "test_time", "decide_for")
+_NOT_TRAINED = ("seed", "test_time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -169,7 +169,8 @@ def out_of_fold(
     Args:
         folder: Of the confirmation.
         records: Its trials.
-        params: The configuration; its seed, its views at test time and what it decides for may be others.
+        params: The configuration; its seed and its views at test time may be others. What it
+            decides for may not: the shift for that is in the logits.
         dataset: The study's.
 
     Returns:

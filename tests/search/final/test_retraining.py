@@ -179,6 +179,13 @@ def test_trained_on_all_the_rule_comes_from_models_of_other_folds(train, tmp_pat
     assert trained.rule.n_fitted == len(dataset.splits.train) + len(dataset.splits.val)
     assert "of another fold" in said
 
+    shifted, said, _ = train(on=TRAIN_VAL, out="shifted", changes={"decide_for": "uniform"})
+    assert shifted.rule.n_fitted == 0  # the folds' logits hold another shift
+
+    student, said, _ = train(on=TRAIN_VAL, out="student", teacher=tmp_path / "out" / "model.pt")
+    assert student.rule.n_fitted == 0
+    assert "had no teacher" in said
+
 
 def test_a_student_takes_after_its_teacher(train, dataset):
     """The teacher here calls everything one class: no label says so."""
