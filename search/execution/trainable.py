@@ -145,8 +145,10 @@ class WaferTrial(tune.Trainable):
     def _keep_predictions(self, evaluation: Evaluation) -> None:
         """Write the logits of the judged wafers where that is asked for, after the last epoch."""
         path = self._config.get("predictions")
+        if not path:
+            return
         params = from_flat(json.loads(self._config["params"]), where="trial", image_size=self._image_size)
-        if not path or evaluation.report.epoch < params.epochs:
+        if evaluation.report.epoch < params.epochs:
             return
         assert self._training is not None and self._data.val is not None
         try:
