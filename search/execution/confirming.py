@@ -75,7 +75,7 @@ def confirm(request: ConfirmRequest, console: Console) -> int:
         StudyAborted: If runs fail one after the other.
     """
     asked = {f"confirm.{key}": value for key, value in request.overrides.items()}
-    config = load_study_config(request.study.resolved, overrides={"confirm.top": 3, **asked} if asked else None)
+    config = load_study_config(request.study.resolved, overrides=asked)
     if request.data is not None:
         config = replace(config, data=config.data.model_copy(update={"wafers": request.data}))
     dataset = open_data(config.data, results=request.results)
