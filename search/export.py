@@ -7,7 +7,8 @@ from pathlib import Path
 
 from search.errors import ConfigError, exit_code
 from search.final.exporting import ExportRequest, export
-from search.study.records import RESULTS, find_study
+from search.final.model_file import find_model
+from search.study.records import RESULTS
 from search.views.terminal import open_console
 
 
@@ -26,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def run() -> int:
         if given.check < 1:
             raise ConfigError(f"--check: must be at least 1; got {given.check}")
-        is_file = Path(given.model).is_file()
-        study = None if is_file else find_study(given.model, results=given.results)
-        model = study.final / "model.pt" if study else Path(given.model)
+        model, study = find_model(given.model, results=given.results)
         request = ExportRequest(
             model=model,
             out=given.out or model.parent,

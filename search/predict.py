@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.errors import ConfigError, exit_code
+from search.final.model_file import find_model
 from search.final.prediction_run import PredictRequest, predict
-from search.study.records import RESULTS, find_study
+from search.study.records import RESULTS
 from search.views.terminal import open_console
 
 
@@ -34,9 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("threads", "explain_max"):
             if getattr(given, name) is not None and getattr(given, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')}: must be at least 1; got {getattr(given, name)}")
-        is_file = Path(given.model).is_file()
         request = PredictRequest(
-            model=Path(given.model) if is_file else find_study(given.model, results=given.results).final / "model.pt",
+            model=find_model(given.model, results=given.results)[0],
             source=given.wafers,
             out=given.out or Path(f"{given.wafers.name.partition('.')[0] or 'wafers'}.predictions.csv"),
             shares=tuple(given.shares),

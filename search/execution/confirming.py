@@ -20,6 +20,7 @@ from search.space.space import Config
 from search.space.strict_yaml import dump_yaml, read_yaml
 from search.study.best import write_best
 from search.study.confirmation import (
+    Division,
     choose_candidates,
     configure,
     divide,
@@ -110,19 +111,19 @@ def confirm_study(
         if not candidates:
             floors = " and meets the constraints" if config.floors else ""
             raise ConfigError(f"{folder.path}: no trial ran to its end{floors}, so there is nothing to confirm")
-        sub = confirm_folder(folder)
+        divisions, sub = divide(dataset, n_folds=wanted.folds), confirm_folder(folder)
         runs = configure(config, plan_runs(candidates, wanted), study.records)
         runs = _after_earlier(runs, sub)
         with Study(sub, runs, classes=dataset.wafers.classes, only_first=True) as confirmation:
             say(chat, _tell_plan(candidates, wanted, confirmation))
             is_over = confirmation.is_over or _run(
-                confirmation, dataset, request, chat, console, interrupts, wanted, cluster
+                confirmation, dataset, divisions, request, chat, console, interrupts, cluster
             )
             if not is_over:
                 done = f"{confirmation.count(COMPLETE)} of {len(confirmation.config.first)} trainings are finished"
                 say(console, f"interrupted: {done}; the same command goes on from here")
                 return INTERRUPTED
-            found = conclude(config, candidates, confirmation.records, sub, dataset, n_folds=wanted.folds)
+            found = conclude(config, candidates, confirmation.records, sub, dataset, divisions)
         if found:
             _show_hardest(study, found, confirmation, dataset)
         return _tell(study, found, data, console, chat)
@@ -150,26 +151,26 @@ def _tell_plan(candidates: Sequence[TrialRecord], wanted: ConfirmConfig, confirm
 def _run(
     confirmation: Study,
     dataset: Dataset,
+    divisions: Sequence[Division],
     request: ConfirmRequest,
     chat: Console,
     console: Console,
     interrupts: Interrupts,
-    wanted: ConfirmConfig,
     cluster: Cluster | None,
 ) -> bool:
     """Train what is left on Ray's slots; return whether nothing is left."""
     config, folder = confirmation.config, confirmation.folder
-    divisions = divide(dataset, n_folds=wanted.folds)
+    data = describe_data(dataset)
     arrays = trial_data(dataset, config.data)
     if cluster is None:
         say(chat, "starting Ray ...")
         cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
         say(chat, cluster.describe())
     text = dump_yaml(config.to_tree())
-    record_attempt(folder, config, describe_data(dataset), space_text=text, device=cluster.device)
+    record_attempt(folder, config, data, space_text=text, device=cluster.device)
     share = find_share(gpus=cluster.gpus, slots=cluster.slots)
     confirmation.plan = make_planner(config, arrays, share).total
-    view = SearchView(confirmation, console, marks=marks_of(describe_data(dataset)), detail=request.detail)
+    view = SearchView(confirmation, console, marks=marks_of(data), detail=request.detail)
     with Observers([view], on_broken=partial(say, chat)) as observers:
         is_over = run_trials(
             confirmation,

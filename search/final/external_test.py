@@ -15,6 +15,7 @@ from search.errors import DONE, ConfigError
 from search.final.model_file import TrainedModel
 from search.final.outcome import draw_pictures, fingerprint_file, predict_logits, show_scored, to_predictions
 from search.final.scoring import score_logits, scored_to_row
+from search.study.marks import marks_of
 from search.study.predictions import Origin, write_predictions
 from search.study.records import StudyFolder, write_json
 from search.trial.calibration import estimate_shares
@@ -40,7 +41,7 @@ def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, 
             "no wafer is labelled" if not len(labelled) else f"the model has seen all {len(labelled):,} labelled wafers"
         )
         raise ConfigError(f"{wafers.source}: nothing to score on: {why}")
-    marks = [*(["SYNTHETIC"] if wafers.is_synthetic else []), *(["LEAKY"] if trained.leaky else [])]
+    marks = marks_of({"synthetic": wafers.is_synthetic, "leaky": trained.leaky})
     say(console, _describe(wafers, labelled, is_seen, trained.classes))
     encoded = wrap_arrays(encode_maps(wafers, rows, picture=trained.picture), wafers.labels[rows])
     logits_NK, labels = predict_logits(trained, encoded)
@@ -57,7 +58,13 @@ def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, 
     model = fingerprint_file(final / "model.pt")
     shares = estimate_shares(scored.probabilities, assumed=trained.shares.double().numpy())
     row: dict[str, Any] = scored_to_row(scored, trained.classes, split="external")
-    row |= {"when": when, "model": model, "marks": marks, "source": wafers.source, "fingerprint": wafers.fingerprint}
+    row |= {
+        "when": when,
+        "model": model,
+        "marks": list(marks),
+        "source": wafers.source,
+        "fingerprint": wafers.fingerprint,
+    }
     row |= {"n_seen": int(is_seen.sum()), "n_unlabelled": len(wafers) - len(labelled)}
     row |= {"estimated_shares": dict(zip(trained.classes, shares.tolist(), strict=True))}
     write_json(final / f"{name}.json", {"format": 1, **row})

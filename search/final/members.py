@@ -1,6 +1,5 @@
 """Training one member of a final model, so that a kill costs an epoch at most and a finished member nothing."""
 
-import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 from rich.console import Console
 
 from search.final.epoch_log import epoch_line
-from search.study.checkpoints import load_checkpoint, save_checkpoint
+from search.study.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from search.study.records import append_line, read_lines, to_line, write_atomically
 from search.study.rows import report_from_row, report_to_row
 from search.trial.data import TrialData
@@ -130,7 +129,7 @@ def train_member(
         say(console, f"seed {params.seed}: the weights after epoch {epoch} are taken")
     rows = [report_to_row(report, folder.classes) for report in reports]
     kept = {"key": _key(folder, params.seed), "rows": rows, "epoch": epoch, "predictor": predictor.state_dict()}
-    write_atomically(folder.member(params.seed), _to_bytes(kept))
+    save_tensors(kept, folder.member(params.seed))
     folder.checkpoint.unlink(missing_ok=True)
     folder.best_epoch.unlink(missing_ok=True)
     return Member(seed=params.seed, reports=reports, epoch=epoch, predictor=predictor)
@@ -163,7 +162,7 @@ def _train(
             return reports, end.value
         if rule == "best" and _is_best(evaluation.report, reports, value):
             network = _network_of(evaluation)
-            write_atomically(folder.best_epoch, _to_bytes({"epoch": evaluation.report.epoch, "network": network}))
+            save_tensors({"epoch": evaluation.report.epoch, "network": network}, folder.best_epoch)
         save_checkpoint(folder.checkpoint, evaluation, classes=folder.classes, key=key)
         reports.append(evaluation.report)
         append_line(folder.log, {"seed": params.seed, **report_to_row(evaluation.report, folder.classes)})
@@ -213,9 +212,3 @@ def _key(folder: Folder, seed: int) -> str:
 def _load(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
-
-
-def _to_bytes(content: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    return buffer.getvalue()

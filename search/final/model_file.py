@@ -1,6 +1,5 @@
 """One file that holds a trained model and everything it takes to use it; it loads without running any code."""
 
-import io
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from data_pipeline.encode import Picture
 from models import ModelError, build_model
 from search.errors import ConfigError
 from search.space.space import Config
-from search.study.records import write_atomically
+from search.study.checkpoints import save_tensors
+from search.study.records import StudyFolder, find_study
 from search.trial.decision import DecisionRule
 from search.trial.params import Precision, TrialParams, from_flat
 from search.trial.prediction import Ensemble, Predictor
@@ -78,6 +78,18 @@ def class_shares(model: Ensemble) -> torch.Tensor:
     return torch.stack([member.shares for member in members]).mean(0)
 
 
+def find_model(asked: str, *, results: Path) -> tuple[Path, StudyFolder | None]:
+    """Find a model by its file, or the final one of a study; return the file, and the study if that was asked for.
+
+    Raises:
+        ConfigError: If there is neither.
+    """
+    if Path(asked).is_file():
+        return Path(asked), None
+    study = find_study(asked, results=results)
+    return study.final / "model.pt", study
+
+
 def save_model(trained: TrainedModel, path: Path) -> None:
     """Write a model atomically: tensors, numbers, words and lists of these, no pickled object."""
     content = {
@@ -92,9 +104,7 @@ def save_model(trained: TrainedModel, path: Path) -> None:
         "seen": torch.from_numpy(trained.seen.view(np.int64)),
         "members": [_to_cpu(member) for member in trained.model.members],
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    save_tensors(content, path)
 
 
 def load_model(path: Path) -> TrainedModel:

@@ -20,7 +20,7 @@ from data_pipeline.wafer_set import UNLABELLED
 from search.errors import ConfigError
 from search.final.model_file import TrainedModel
 from search.trial.calibration import correct_shares
-from search.trial.decision import NONE
+from search.trial.decision import defect_chance
 from search.trial.evaluation import choose_dtype, predict_batches
 from search.trial.vocabulary import nearest
 
@@ -144,8 +144,8 @@ def _tabulate(
             "unsure": None if rule.sure_from is None else chance < rule.sure_from,
             "seen": seen,
         }
-        if NONE in trained.classes:
-            defect = 1 - probabilities[:, trained.classes.index(NONE)]
+        defect = defect_chance(probabilities, trained.classes)
+        if defect is not None:
             columns["defect_probability"] = defect
             columns["defective"] = None if rule.defect_from is None else defect >= rule.defect_from
     table = pd.DataFrame(columns)

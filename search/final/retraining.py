@@ -1,6 +1,5 @@
 """The final training of the best configuration, from one seed or several, and how its logits are to be read."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -25,7 +24,6 @@ from search.study.data import check_same_data, describe, open_data, trial_data
 from search.study.marks import marks_of
 from search.study.provenance import describe_data, describe_device
 from search.study.records import (
-    RESULTS,
     StudyFolder,
     confirm_folder,
     lock_folder,
@@ -107,11 +105,12 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     say(console, describe(dataset))
-    data = _choose_parts(trial_data(dataset, config), on=request.on).to(device)
+    data = _choose_parts(trial_data(dataset, config), on=request.on)
     if request.teacher:
         say(console, f"asking the teacher {request.teacher} about {len(data.train):,} wafers, eight views of each")
         teacher = make_teacher(load_model(request.teacher), dataset, on=request.on, weight=request.teacher_weight)
         data = replace(data, teacher=teacher)
+    data = data.to(device)
     with lock_folder(request.out):
         named = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         say(
@@ -211,9 +210,7 @@ def _finish(
         say(console, str(request.out / name))
     folder = StudyFolder(request.out.resolve().parent)
     if folder.provenance.exists() and request.out.name == folder.final.name:
-        is_by_name = folder.path.parent == RESULTS.resolve()
-        target = shlex.quote(folder.name if is_by_name else str(folder.path))
-        say(console, f"next                python -m search.evaluate {target}")
+        say(console, f"next                python -m search.evaluate {folder.in_commands}")
 
 
 def _read_logits(

@@ -14,13 +14,14 @@ from search.study.ranking import rank_by_seeds
 from search.study.rows import judgement_to_row
 from search.trial.calibration import (
     Bin,
+    EscapeCurve,
     calibration_error,
     correct_shares,
     escape_curve,
     reliability,
     weigh,
 )
-from search.trial.decision import NONE, DecisionRule
+from search.trial.decision import NONE, DecisionRule, defect_chance
 from search.trial.evaluation import Judgement, judge_calls
 from search.trial.intervals import (
     Interval,
@@ -167,10 +168,10 @@ def _f1(counts: NDArray[np.int64], i: int) -> Interval:
 def _count_defects(
     chance: NDArray[np.float64], labels: NDArray[np.int64], rule: DecisionRule, classes: tuple[str, ...]
 ) -> Defects | None:
-    if rule.defect_from is None or NONE not in classes:
+    defect = defect_chance(chance, classes)
+    if rule.defect_from is None or defect is None:
         return None
-    none = classes.index(NONE)
-    is_defective, is_called = labels != none, 1 - chance[:, none] >= rule.defect_from
+    is_defective, is_called = labels != classes.index(NONE), defect >= rule.defect_from
     return Defects(
         threshold=rule.defect_from,
         n_escaped=int((is_defective & ~is_called).sum()),
@@ -283,9 +284,7 @@ def tell_other_shares(scored: Scored, *, assumed: NDArray[np.float64], wanted: N
     )
 
 
-def defect_curve(scored: Scored, classes: tuple[str, ...]) -> Any:
+def defect_curve(scored: Scored, classes: tuple[str, ...]) -> EscapeCurve | None:
     """Return the escape curve; None without a class "none"."""
-    if NONE not in classes:
-        return None
-    none = classes.index(NONE)
-    return escape_curve(1 - scored.probabilities[:, none], scored.labels != none)
+    defect = defect_chance(scored.probabilities, classes)
+    return None if defect is None else escape_curve(defect, scored.labels != classes.index(NONE))

@@ -2,13 +2,13 @@
 
 import torch
 
-from data_pipeline.batches import plain_batches, wrap_arrays
+from data_pipeline.batches import wrap_arrays
 from data_pipeline.dataset import Dataset
 from data_pipeline.encode import load_encoded
 from search.errors import ConfigError
 from search.final.model_file import TrainedModel
+from search.final.outcome import predict_logits
 from search.trial.data import Teacher
-from search.trial.evaluation import choose_dtype, predict_batches
 from search.trial.prediction import Predictor
 
 
@@ -33,7 +33,6 @@ def make_teacher(trained: TrainedModel, dataset: Dataset, *, on: str, weight: fl
         )
     if trained.on != on and on == "train":
         raise ConfigError(f"--teacher: was trained on {trained.on}, so it has seen the student's validation wafers")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     members: list[Predictor] = list(trained.model.members)  # type: ignore[arg-type]
     for member in members:
         member.test_time = "symmetries"  # so that what it says fits every flip and turn
@@ -42,8 +41,6 @@ def make_teacher(trained: TrainedModel, dataset: Dataset, *, on: str, weight: fl
     for part in parts:
         rows = dataset.splits.part(part)
         maps = load_encoded(dataset.wafers, rows, picture=trained.picture, cache=dataset.cache)
-        wafers = wrap_arrays(maps, dataset.wafers.labels[rows]).to(device)
-        dtype = choose_dtype(trained.precision, device)
-        logits.append(predict_batches(trained.model.to(device), plain_batches(wafers), dtype=dtype)[0])
-    equal = torch.cat(logits).log_softmax(1) - trained.shares.to(device).clamp_min(1e-12).log()
+        logits.append(predict_logits(trained, wrap_arrays(maps, dataset.wafers.labels[rows]))[0])
+    equal = torch.cat(logits).log_softmax(1) - trained.shares.cpu().clamp_min(1e-12).log()
     return Teacher(log_probabilities=equal.log_softmax(1), weight=weight)

@@ -9,7 +9,7 @@ from search.space.config import DataConfig
 from search.space.config_file import read_section
 from search.space.problems import Problems
 from search.space.strict_yaml import dump_yaml, read_yaml
-from search.study.confirmed import Confirmed, describe_candidate, read_confirmed, sentences
+from search.study.confirmed import Confirmed, describe_candidate, read_current, sentences
 from search.study.marks import marks_of, name_wafers, warnings_of
 from search.study.records import write_atomically
 from search.study.rows import COMPLETE, STOPPED, TrialRecord
@@ -62,9 +62,7 @@ def write_best(study: Study, data: Mapping[str, Any]) -> TrialRecord | None:
     winner = study.best
     if winner is None:
         return None
-    confirmed = read_confirmed(study.folder)
-    if confirmed and not confirmed.is_of(winner.number, data["split_fingerprint"]):
-        confirmed = None  # the search has gone on since
+    confirmed = read_current(study.folder, winner=winner.number, split_fingerprint=data["split_fingerprint"])
     record = study.records[confirmed.chosen] if confirmed else winner
     if record.scores is None:
         return None

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ def save_checkpoint(path: Path, evaluation: Evaluation, *, classes: tuple[str, .
         classes: Names of the K classes.
         key: Says which training this is; only the same training may go on from it.
     """
-    buffer = io.BytesIO()
     report = json.dumps(report_to_row(evaluation.report, classes))
-    torch.save({"key": key, "report": report, "state": evaluation.state}, buffer)
+    save_tensors({"key": key, "report": report, "state": evaluation.state}, path)
+
+
+def save_tensors(content: Mapping[str, Any], path: Path) -> None:
+    """Write tensors, numbers, words and collections of these atomically; `torch.load(weights_only=True)` reads them."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
     write_atomically(path, buffer.getvalue())
 
 

@@ -138,12 +138,13 @@ def read_logits(folder: StudyFolder, record: TrialRecord) -> NDArray[np.float32]
 
 def finished_runs(records: Mapping[int, TrialRecord], candidate: Config) -> list[TrialRecord]:
     """Return the runs of a candidate that came to their end, by seed."""
-    same = [
-        record
-        for record in records.values()
-        if record.status == COMPLETE and {**record.config, "seed": 0} == {**candidate, "seed": 0}
-    ]
-    return sorted(same, key=lambda record: int(record.config["seed"]))
+    complete = [record for record in runs_of(records, candidate) if record.status == COMPLETE]
+    return sorted(complete, key=lambda record: int(record.config["seed"]))
+
+
+def runs_of(records: Mapping[int, TrialRecord], candidate: Config) -> list[TrialRecord]:
+    """Return all runs of a candidate, however they ended: those that differ from it in the seed alone."""
+    return [record for record in records.values() if {**record.config, "seed": 0} == {**candidate, "seed": 0}]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -124,6 +124,12 @@ def read_confirmed(folder: StudyFolder) -> Confirmed | None:
     return Confirmed(candidates=rows, **_with_nan(tree))
 
 
+def read_current(folder: StudyFolder, *, winner: int, split_fingerprint: str) -> Confirmed | None:
+    """Read what was found, unless the search has a winner since that was not among the candidates."""
+    found = read_confirmed(folder)
+    return found if found and found.is_of(winner, split_fingerprint) else None
+
+
 def sentences(found: Confirmed) -> Iterator[str]:
     """Say what follows from the numbers."""
     best, tied = found.best, found.tied

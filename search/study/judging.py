@@ -12,7 +12,7 @@ from data_pipeline.dataset import Dataset
 from models import build_model
 from search.errors import ConfigError
 from search.space.config import StudyConfig
-from search.study.confirmation import Division, divide, finished_runs, fold_of, read_logits
+from search.study.confirmation import Division, finished_runs, fold_of, read_logits, runs_of
 from search.study.confirmed import Candidate, Confirmed
 from search.study.ranking import Ranking, rank_by_folds, rank_by_seeds
 from search.study.records import StudyFolder
@@ -27,8 +27,7 @@ def conclude(
     runs: Mapping[int, TrialRecord],
     folder: StudyFolder,
     dataset: Dataset,
-    *,
-    n_folds: int,
+    divisions: Sequence[Division],
 ) -> Confirmed | None:
     """Judge candidates by their runs.
 
@@ -40,18 +39,18 @@ def conclude(
         runs: Trials of the confirmation.
         folder: Of the confirmation.
         dataset: The study's.
-        n_folds: The division to decide by, 0 for the search's own.
+        divisions: From `divide`: the search's own, and those by fold to decide by, if any.
 
     Returns:
         None if nobody has finished a run that all others have finished.
     """
+    n_folds = len(divisions) - 1
     found = {record.number: finished_runs(runs, record.config) for record in candidates}
     broken = {record.number: _count_broken(runs, record) for record in candidates}
     whole = [record for record in candidates if not broken[record.number]] or list(candidates)
     common = set.intersection(*({int(run.config["seed"]) for run in found[record.number]} for record in whole))
     seeds = sorted(seed for seed in common if fold_of(seed)[0] == 0)
     folds = sorted(seed for seed in common if n_folds and fold_of(seed)[1] == n_folds)
-    divisions = divide(dataset, n_folds=n_folds)
 
     def count(seeds: Sequence[int], divisions: Sequence[Division]) -> NDArray[np.int64]:
         return _count_by_lot(whole, found, seeds, folder, divisions, dataset)
@@ -105,14 +104,8 @@ def _rank(
 def _count_broken(runs: Mapping[int, TrialRecord], candidate: TrialRecord) -> int:
     """Count the runs that did not work; one that failed for another reason and then went well is none of them."""
     finished = {run.config["seed"] for run in finished_runs(runs, candidate.config)}
-    return len(
-        {
-            run.config["seed"]
-            for run in runs.values()
-            if run.status in (INFEASIBLE, FAILED) and {**run.config, "seed": 0} == {**candidate.config, "seed": 0}
-        }
-        - finished
-    )
+    broke = {run.config["seed"] for run in runs_of(runs, candidate.config) if run.status in (INFEASIBLE, FAILED)}
+    return len(broke - finished)
 
 
 def _count_by_lot(

@@ -46,7 +46,6 @@ class Ranking:
         order: Positions of the candidates, the best mean first.
         contests: Of each candidate with the best, in the order of the candidates.
         seed_sd: Standard deviation between seeds, of all candidates together; NaN with one seed each.
-        lot_se: Standard error that the drawn lots leave to each mean, in the order of the candidates.
         n_lots: Lots that were drawn.
     """
 
@@ -55,7 +54,6 @@ class Ranking:
     order: Sequence[int]
     contests: Sequence[Contest]
     seed_sd: float
-    lot_se: Sequence[float]
     n_lots: int
 
 
@@ -172,7 +170,6 @@ def _rank(
         order=order.tolist(),
         contests=contests,
         seed_sd=math.sqrt(float(np.nanmean(np.square(spreads)))) if not all(map(math.isnan, spreads)) else math.nan,
-        lot_se=np.nanstd(drawn_CB, axis=1).tolist(),
         n_lots=n_lots,
     )
 

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator
@@ -27,6 +28,12 @@ class StudyFolder:
     def name(self) -> str:
         """Of the study."""
         return self.path.name
+
+    @property
+    def in_commands(self) -> str:
+        """What to type for it, quoted: its name where it lies in `results/` here, else its path."""
+        is_by_name = self.path.parent == RESULTS.resolve()
+        return shlex.quote(self.name if is_by_name else str(self.path))
 
     @property
     def space(self) -> Path:

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from search.trial.decision import NONE, DecisionRule
+from search.trial.decision import NONE, DecisionRule, defect_chance
 from search.trial.intervals import Statistic, macro_f1
 
 LEAST = 100  # wafers; of fewer nothing is fitted
@@ -68,10 +68,9 @@ def fit_rule(
     rule = DecisionRule(temperature=temperature, shifts=shifts, fitted_on=fitted_on, n_fitted=len(labels))
     called = rule.call(torch.from_numpy(probabilities_NK).float()).numpy()
     chance = probabilities_NK[np.arange(len(called)), called]
-    defect_from = None
-    if NONE in classes:
-        none = classes.index(NONE)
-        defect_from = _operating_point(1 - probabilities_NK[:, none], actual != none, escape=escape)
+    defect, defect_from = defect_chance(probabilities_NK, classes), None
+    if defect is not None:
+        defect_from = _operating_point(defect, actual != classes.index(NONE), escape=escape)
     return DecisionRule(
         temperature=temperature,
         shifts=shifts,

@@ -1,11 +1,19 @@
 """From a model's logits to probabilities that mean what they say, and to calls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 NONE = "none"  # the class of wafers without a defect, in WM-811K and here
+
+
+def defect_chance(probabilities_NK: NDArray[np.float64], classes: Sequence[str]) -> NDArray[np.float64] | None:
+    """Return the probability that a wafer has any defect, shape (N,); None without a class "none"."""
+    return 1 - probabilities_NK[:, classes.index(NONE)] if NONE in classes else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

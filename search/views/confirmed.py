@@ -1,14 +1,12 @@
 """What a confirmation has found, as people read it: a table, and the sentences that matter."""
 
 import math
-import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from search.study.confirmed import Confirmed, sentences
-from search.study.records import RESULTS
 from search.study.study import Study
 from search.views.terminal import page, say
 from search.views.words import metric_words, short_configuration
@@ -25,10 +23,9 @@ def show_confirmed(found: Confirmed, study: Study, console: Console, *, marks: S
     for sentence in sentences(found):
         say(console, sentence)
     folder = study.folder
-    target = shlex.quote(folder.name if folder.path.parent == RESULTS.resolve() else str(folder.path))
     say(console, f"\nbest configuration  {folder.best}")
     say(console, f"report              {folder.report}")
-    say(console, f"next                python -m search.retrain {target}")
+    say(console, f"next                python -m search.retrain {folder.in_commands}")
 
 
 def confirmed_table(found: Confirmed, *, marks: Sequence[str]) -> Table:

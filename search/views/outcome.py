@@ -1,13 +1,11 @@
 """The end of a search: who has won, by how much, in which classes, where everything lies and what to type next."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from search.space.floors import find_shortfalls
-from search.study.records import RESULTS
 from search.study.rows import FAILED, RUNNING, TrialRecord
 from search.study.study import Study
 from search.views.screen import trial_table
@@ -60,8 +58,6 @@ def _headline(study: Study, now: Snapshot, *, is_over: bool) -> str:
 
 def _directions(study: Study, best: TrialRecord | None, *, is_over: bool, note: str) -> Iterator[tuple[str, str]]:
     folder = study.folder
-    is_by_name = folder.path.parent == RESULTS.resolve()
-    target = shlex.quote(folder.name if is_by_name else str(folder.path))
     if best is not None:
         yield "best configuration", _shorten(folder.best)
     yield "report", f"{_shorten(folder.report)}{f' ({note})' if note else ''}"
@@ -69,8 +65,8 @@ def _directions(study: Study, best: TrialRecord | None, *, is_over: bool, note: 
     if study.count(FAILED):
         yield "tracebacks", _shorten(folder.failure(0).parent)
     if best is not None and not (is_over and study.config.confirm):  # then confirming is next, and says the rest
-        yield "next", f"python -m search.retrain {target}"
-        yield "then", f"python -m search.evaluate {target}"
+        yield "next", f"python -m search.retrain {folder.in_commands}"
+        yield "then", f"python -m search.evaluate {folder.in_commands}"
     if not is_over:
         yield "go on", "the same command goes on from here"
     elif study.is_exhausted:

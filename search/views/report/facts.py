@@ -16,7 +16,7 @@ from search.space.objective import Objective
 from search.space.space import Branch, Choice, Constant, Node, Range, Space
 from search.space.strict_yaml import read_yaml
 from search.study.asha import Asha
-from search.study.confirmed import Confirmed, read_confirmed
+from search.study.confirmed import Confirmed, read_current
 from search.study.hindsight import rank
 from search.study.marks import marks_of
 from search.study.records import StudyFolder, read_json, read_lines
@@ -81,9 +81,10 @@ class Facts:
     @cached_property
     def confirmed(self) -> Confirmed | None:
         """What training the best again has found, if the search has found nothing better since."""
-        found = read_confirmed(self.folder)
-        fits = found and self.ranked and found.is_of(self.ranked[0].number, self.data["split_fingerprint"])
-        return found if fits else None
+        if not self.ranked:
+            return None
+        split = self.data["split_fingerprint"]
+        return read_current(self.folder, winner=self.ranked[0].number, split_fingerprint=split)
 
     @property
     def leader(self) -> TrialRecord | None:

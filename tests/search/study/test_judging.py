@@ -67,7 +67,7 @@ def judge(tmp_path, config, dataset):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, np.eye(9, dtype=np.float32)[called])
             records[number] = record
-        return conclude(config, candidates, records, folder, dataset, n_folds=folds)
+        return conclude(config, candidates, records, folder, dataset, divisions)
 
     return conclude_from
 
