@@ -7,7 +7,8 @@ from pathlib import Path
 
 from search.errors import exit_code
 from search.execution.confirming import ConfirmRequest, confirm
-from search.study.records import RESULTS, find_study
+from search.study.finding import find_study
+from search.study.records import RESULTS
 from search.views.terminal import open_console
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from search.errors import exit_code
 from search.final.locked_test import EvaluateRequest, evaluate
-from search.study.records import RESULTS, find_study
+from search.study.finding import find_study
+from search.study.records import RESULTS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

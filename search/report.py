@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from search.errors import DONE, exit_code
-from search.study.records import RESULTS, find_study
+from search.study.finding import find_study
+from search.study.records import RESULTS
 from search.views.comparison import default_name, write_comparison
 from search.views.report import write_report
 

@@ -12,7 +12,8 @@ from search.errors import ConfigError, exit_code
 from search.final.members import EpochRule
 from search.final.retraining import TRAIN, TRAIN_VAL, RetrainRequest, retrain
 from search.space.strict_yaml import read_scalar
-from search.study.records import RESULTS, find_study
+from search.study.finding import find_study
+from search.study.records import RESULTS
 from search.trial.prediction import TEST_TIME
 from search.trial.vocabulary import Scalar
 

@@ -6,7 +6,6 @@ With --plan it says what it would try and what that takes; with --check, only wh
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from search.errors import exit_code
 from search.execution.rehearsal import check, plan
@@ -23,7 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, help="trials to judge in all")
     parser.add_argument("--time", help="time over all attempts: 90s, 20m, 2h, 1h30m")
     parser.add_argument("--study", help="name of the study (default: the space's)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of all studies (default: %(default)s)")
+    parser.add_argument(
+        "--results",
+        default=str(RESULTS),
+        help="folder of all studies (default: %(default)s); or a store, such as s3://bucket/results, that gets a copy",
+    )
     parser.add_argument(
         "--warm-start", nargs="+", default=[], metavar="STUDY", help="earlier studies to learn from, at the beginning"
     )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.errors import DONE, exit_code
-from search.study.records import RESULTS, find_study
+from search.study.finding import find_study
+from search.study.records import RESULTS
 from search.views.status import StudyReader, show_status, watch_study
 from search.views.terminal import open_console
 

@@ -15,7 +15,9 @@ from ray.tune.search import Searcher
 from search.errors import ConfigError
 from search.execution.garbage import Tidying
 from search.execution.interrupts import Interrupts
+from search.execution.packing import Packing
 from search.execution.trainable import FAILED, HALTED, OK, REJECTED, read_report
+from search.space.space import model_of
 from search.study.rows import TrialRecord
 from search.study.study import Decision, Study
 
@@ -45,16 +47,18 @@ class StudySearcher(Searcher):
 
     Args:
         study: Asks.
-        resources: What every slot gets.
+        packing: Says what every slot gets.
+        arrays: What every slot reads, see `share_arrays`; a reference.
         brief: Says what else a trial's slot must know of it.
         interrupts: Catches the signals.
     """
 
-    def __init__(self, study: Study, *, resources: Mapping[str, object], brief: Brief, interrupts: Interrupts) -> None:
+    def __init__(self, study: Study, *, packing: Packing, arrays: object, brief: Brief, interrupts: Interrupts) -> None:
         super().__init__()
         self._brief = brief
         self._study = study
-        self._resources = resources
+        self._packing = packing
+        self._arrays = arrays
         self._interrupts = interrupts
         self._tidying = Tidying()
 
@@ -68,6 +72,8 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's config, None if it must wait, FINISHED if there is nothing more to wait for."""
+        if not self._packing.has_room(model_of(record.config) for record in self._study.running):
+            return None
         self._tidying.before_suggestion()
         assignment = None
         with _one_step(self._study, self._interrupts):
@@ -78,16 +84,19 @@ class StudySearcher(Searcher):
             return None if must_wait else str(Searcher.FINISHED)
         record = self._study.records[assignment.number]
         record.slot = self._free_slot()
+        cpus, gpus = self._packing.slices[model_of(record.config)]
         return {
             "number": assignment.number,
             "params": json.dumps(assignment.config, sort_keys=True),
             "epochs_done": assignment.epochs_done,
             "batch_size": assignment.params.batch_size,
             "expected_memory": assignment.expected_memory,
-            "checkpoint": str(self._study.folder.checkpoint(assignment.number)),
+            "checkpoint": self._study.folder.place(self._study.folder.checkpoint(assignment.number)),
             "slot": record.slot,
+            "cpus": cpus,
+            "gpus": gpus,
+            "arrays": self._arrays,
             **self._brief(record),
-            **self._resources,
         }
 
     def _free_slot(self) -> int:

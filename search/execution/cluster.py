@@ -1,14 +1,22 @@
 """Starting Ray, or joining it, with settings that are safe on a shared machine and quiet on a terminal."""
 
 import logging
+import os
+import secrets
 import signal
 import socket
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray._private import ray_constants, state
 
 from search.errors import ConfigError
+from search.execution.packing import Node, Packing, share_out
+from search.execution.preflight import code_to_ship
 from search.space.config import ResourcesConfig
 
 
@@ -17,67 +25,41 @@ class Cluster:
     """What the search runs on.
 
     Attributes:
-        slots: Trials that run side by side.
-        cpus: Cores, and so threads, of each.
-        gpus: GPUs of each.
-        device: All of it, in words.
+        packing: What each trial gets of it.
         dashboard: Address of Ray's dashboard; "" if there is none.
         is_ours: Whether it was started for this search and goes with it.
     """
 
-    slots: int
-    cpus: int
-    gpus: float
-    device: str
+    packing: Packing
     dashboard: str = ""
     is_ours: bool = True
 
-    def describe(self) -> str:
-        """Say what runs where, and on how much of it."""
-        return f"{self.slots} trials side by side on {self.device}, {self.cpus} CPU and {self.gpus:g} GPU each"
 
-
-def share_out(resources: ResourcesConfig, *, n_cpus: int, n_gpus: float) -> Cluster:
-    """Divide cores and GPUs among as many trials as they carry.
-
-    Args:
-        resources: What one trial gets; "auto" is one GPU where there are any.
-        n_cpus: Cores that there are.
-        n_gpus: GPUs that there are.
-
-    Raises:
-        ConfigError: If there is too little for one trial.
-    """
-    gpus = (1.0 if n_gpus else 0.0) if resources.gpus == "auto" else resources.gpus
-    slots = n_cpus // resources.cpus
-    if gpus:
-        slots = min(slots, int(n_gpus // gpus))
-    if slots < 1:
-        raise ConfigError(
-            f"resources: a trial asks for {resources.cpus} CPUs and {gpus:g} GPUs; "
-            f"there are {n_cpus} CPUs and {n_gpus:g} GPUs; ask for less"
-        )
-    device = f"{n_gpus:g} GPUs, {n_cpus} CPU cores" if n_gpus else f"{n_cpus} CPU cores"
-    return Cluster(slots=slots, cpus=resources.cpus, gpus=gpus, device=device)
-
-
-def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: bool = True) -> Cluster:
+def start_ray(
+    address: str | None, resources: ResourcesConfig, models: Sequence[str], *, dashboard: bool = True
+) -> Cluster:
     """Start Ray on this machine, or join a running cluster.
 
     Args:
         address: None starts a local one; "auto" or HOST:PORT joins.
         resources: What one trial gets.
+        models: That the trials may have.
         dashboard: Whether a local one serves its dashboard, on this machine only.
 
     Raises:
-        ConfigError: If the cluster cannot be reached, or is too small for one trial.
+        ConfigError: If the cluster cannot be reached, or has too little free for one trial.
         KeyboardInterrupt: If SIGINT or SIGTERM comes meanwhile.
     """
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    if address is None:
+        _listen_on_loopback()
+    _protect_token(is_local=address is None)
     try:
         if address:
             _check_reachable(address)
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            context = ray.init(
+                address=address, runtime_env=code_to_ship(), log_to_driver=False, logging_level=logging.ERROR
+            )
         else:
             context = ray.init(
                 address="local",
@@ -93,20 +75,50 @@ def start_ray(address: str | None, resources: ResourcesConfig, *, dashboard: boo
         raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
-    _protect_token()
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     try:
-        cluster = share_out(resources, n_cpus=int(total.get("CPU", 0)), n_gpus=total.get("GPU", 0.0))
+        packing = share_out(resources, models, find_nodes())
     except ConfigError:
         stop_ray()
         raise
     url = context.dashboard_url or ""
-    return replace(cluster, dashboard=f"http://{url}" if url else "", is_ours=address is None)
+    return Cluster(packing=packing, dashboard=f"http://{url}" if url else "", is_ours=address is None)
 
 
 def stop_ray() -> None:
     """Stop the local Ray, or leave the cluster."""
     ray.shutdown()
+
+
+def find_nodes() -> list[Node]:
+    """Look what every node of the running Ray has free for trials.
+
+    Raises:
+        ConfigError: If others hold all of it: a trial would wait for them for ever, and say nothing.
+    """
+    free: dict[str, dict[str, float]] = state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [
+        Node(node["NodeManagerHostname"], own.get("CPU", 0.0), own.get("GPU", 0.0))
+        for node in alive
+        for own in [free.get(node["NodeID"], {})]
+    ]
+    n_cpus = sum(node["Resources"].get("CPU", 0.0) for node in alive)
+    if not any(node.cpus >= 1 for node in nodes):
+        raise ConfigError(
+            f"the cluster lends nothing now: {len(alive)} nodes with {n_cpus:g} CPUs, of which others hold all; wait "
+            "for them, or let the cluster have nodes before the search begins"
+        )
+    return [node for node in nodes if node.cpus or node.gpus]
+
+
+def _listen_on_loopback() -> None:
+    """Let all of a local Ray's processes listen on 127.0.0.1 only.
+
+    Ray has no setting for that: it turns loopback addresses into the machine's own, except on systems where it cannot
+    form clusters. To be such a system is what this asks for; it is looked at when Ray starts, and by its processes.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _check_reachable(address: str) -> None:
@@ -118,14 +130,24 @@ def _check_reachable(address: str) -> None:
         ValueError: If it is no address.
     """
     if address.startswith("ray://"):
-        raise ConfigError(f"--address {address}: would run the search on another machine; use `ray job submit` there")
+        raise ConfigError(
+            f"--address {address}: would run the search on the head node, away from its journal; "
+            "send it there as a job:\n  ray job submit --address http://HEAD:8265 --working-dir . -- "
+            "python -m search.run --address auto --space ..."
+        )
     if address != "auto":
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def _protect_token() -> None:
-    """Ray writes the token that opens its dashboard and ports readable for everybody on the machine."""
+def _protect_token(*, is_local: bool) -> None:
+    """Keep the token that opens Ray's dashboard and ports from others: Ray itself would write it readable for all."""
     token = Path("~/.ray/auth_token").expanduser()
+    if is_local and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        token.parent.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            new = os.open(token, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(new, "w") as file:
+                file.write(secrets.token_hex(32))
     if token.exists():
         token.chmod(0o600)

@@ -9,10 +9,13 @@ from rich.console import Console
 
 from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
+from search.execution.calibration import pack
 from search.execution.cluster import Cluster, start_ray, stop_ray
+from search.execution.copying import Forget, keep_copy
 from search.execution.device import find_share, make_planner
 from search.execution.interrupts import Interrupts
 from search.execution.observers import Observers
+from search.execution.preflight import check_nodes
 from search.execution.tuner import run_trials
 from search.space.config import ConfirmConfig, StudyConfig
 from search.space.config_file import load_study_config
@@ -31,11 +34,12 @@ from search.study.confirmation import (
     read_logits,
 )
 from search.study.confirmed import Confirmed, write_confirmed
-from search.study.data import check_same_data, describe, open_data, trial_data
+from search.study.data import check_same_data, describe, open_data, size_of, trial_data
 from search.study.judging import conclude
 from search.study.marks import marks_of
+from search.study.places import read_place, remove_place
 from search.study.provenance import describe_data, record_attempt, record_end
-from search.study.records import StudyFolder, confirm_folder, read_json
+from search.study.records import StudyFolder, confirm_folder, read_json, write_atomically
 from search.study.rows import COMPLETE, TrialRecord
 from search.study.study import Study
 from search.study.winner import keep_winner
@@ -83,14 +87,21 @@ def confirm(request: ConfirmRequest, console: Console) -> int:
     known = read_json(request.study.provenance)["data"]
     check_same_data(dataset, fingerprint=known["fingerprint"], split_fingerprint=known["split_fingerprint"])
     say(console, describe(dataset))
-    try:
-        return confirm_study(request, config, dataset, console)
-    finally:
-        stop_ray()
+    with keep_copy(request.study) as forget:
+        try:
+            return confirm_study(request, config, dataset, console, forget=forget)
+        finally:
+            stop_ray()
 
 
 def confirm_study(
-    request: ConfirmRequest, config: StudyConfig, dataset: Dataset, console: Console, *, cluster: Cluster | None = None
+    request: ConfirmRequest,
+    config: StudyConfig,
+    dataset: Dataset,
+    console: Console,
+    *,
+    cluster: Cluster | None = None,
+    forget: Forget = remove_place,
 ) -> int:
     """Train the best again, or go on with that; what is found then stands in best.yaml and on the page.
 
@@ -100,6 +111,7 @@ def confirm_study(
         dataset: The study's.
         console: Where to say what happens.
         cluster: That runs already; None starts Ray, which the caller stops.
+        forget: See `Study`.
 
     Returns:
         The exit code: DONE, or INTERRUPTED if the same command would go on.
@@ -114,7 +126,7 @@ def confirm_study(
         divisions, sub = divide(dataset, n_folds=wanted.folds), confirm_folder(folder)
         runs = configure(config, plan_runs(candidates, wanted), study.records)
         runs = _after_earlier(runs, sub)
-        with Study(sub, runs, classes=dataset.wafers.classes, only_first=True) as confirmation:
+        with Study(sub, runs, classes=dataset.wafers.classes, only_first=True, forget=forget) as confirmation:
             say(chat, _tell_plan(candidates, wanted, confirmation))
             is_over = confirmation.is_over or _run(
                 confirmation, dataset, divisions, request, chat, console, interrupts, cluster
@@ -123,6 +135,7 @@ def confirm_study(
                 done = f"{confirmation.count(COMPLETE)} of {len(confirmation.config.first)} trainings are finished"
                 say(console, f"interrupted: {done}; the same command goes on from here")
                 return INTERRUPTED
+            _bring_predictions(confirmation)
             found = conclude(config, candidates, confirmation.records, sub, dataset, divisions)
         if found:
             _show_hardest(study, found, confirmation, dataset)
@@ -164,12 +177,15 @@ def _run(
     arrays = trial_data(dataset, config.data)
     if cluster is None:
         say(chat, "starting Ray ...")
-        cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
-        say(chat, cluster.describe())
+        cluster = start_ray(request.address, config.resources, config.space.models, dashboard=request.dashboard)
+        if not cluster.is_ours:
+            say(chat, check_nodes(folder, data_bytes=size_of(arrays)))
+        cluster = pack(cluster, confirmation, arrays, chat)
+        say(chat, cluster.packing.describe())
     text = dump_yaml(config.to_tree())
-    record_attempt(folder, config, data, space_text=text, device=cluster.device)
-    share = find_share(gpus=cluster.gpus, slots=cluster.slots)
-    confirmation.plan = make_planner(config, arrays, share).total
+    record_attempt(folder, config, data, space_text=text, device=cluster.packing.device)
+    auto = find_share(cluster.packing, config.space.models[0]).auto
+    confirmation.plan = make_planner(config, arrays, auto=auto).total
     view = SearchView(confirmation, console, marks=marks_of(data), detail=request.detail)
     with Observers([view], on_broken=partial(say, chat)) as observers:
         is_over = run_trials(
@@ -188,7 +204,19 @@ def _run(
 def _brief(folder: StudyFolder, record: TrialRecord) -> dict[str, object]:
     """Tell a slot on which division a run trains, and where its predictions are kept."""
     seed = int(record.config["seed"])
-    return {"division": fold_of(seed)[0], "predictions": str(predictions_path(folder, seed, record.number))}
+    place = folder.place(predictions_path(folder, seed, record.number))
+    return {"division": fold_of(seed)[0], "predictions": place}
+
+
+def _bring_predictions(confirmation: Study) -> None:
+    """Fetch what slots have left in a store; without one it lies here already."""
+    folder = confirmation.folder
+    for record in confirmation.records.values():
+        path = predictions_path(folder, int(record.config["seed"]), record.number)
+        if folder.remote and record.status == COMPLETE and not path.exists():
+            content = read_place(folder.place(path))
+            if content is not None:
+                write_atomically(path, content)
 
 
 def _show_hardest(study: Study, found: Confirmed, confirmation: Study, dataset: Dataset) -> None:

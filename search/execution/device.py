@@ -1,12 +1,14 @@
 """What a trial's share of the machine is, found out without opening a GPU: that alone would take half a GiB of it."""
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ray
 import torch
 from rich.console import Console
 
+from search.execution.packing import Packing
 from search.space.config import StudyConfig
 from search.study.planning import Largest, Planner, find_largest
 from search.trial.data import TrialData
@@ -32,16 +34,12 @@ class Share:
     auto: torch.dtype
 
 
-def find_share(*, gpus: float, slots: int) -> Share:
-    """Find out what one of `slots` trials gets, in a Ray that is running.
-
-    Args:
-        gpus: Of each trial; several count as one, which is all that a trial uses.
-        slots: Trials side by side.
-    """
+def find_share(packing: Packing, model: str) -> Share:
+    """Find out what a trial of a model gets, in a running Ray; several GPUs count as one, which is all that it uses."""
+    gpus = packing.slices[model].gpus
     if not gpus:
         free = ray.cluster_resources().get("memory", 0)  # type: ignore[no-untyped-call]
-        usable = usable_memory(int(free) // slots, on_gpu=False) if free else None
+        usable = usable_memory(int(free) // packing.slots, on_gpu=False) if free else None
         return Share(usable=usable, auto=choose_dtype("auto", torch.device("cpu")))
     memory, capability = _ask_smallest_gpu()
     usable = usable_memory(int(memory * min(gpus, 1.0)), on_gpu=True) if memory else None
@@ -72,34 +70,36 @@ def parse_gpus(answer: str) -> list[tuple[int, float]]:
     return [(int(memory) * 2**20, float(capability)) for memory, capability in rows]
 
 
-def make_planner(config: StudyConfig, data: TrialData, share: Share) -> Planner:
-    """Make what plans the memory of a study's trials on their share of this machine."""
+def make_planner(config: StudyConfig, data: TrialData, *, auto: torch.dtype) -> Planner:
+    """Make what plans the memory of a study's trials, where "auto" precision is this one."""
     return Planner(
         data=config.data,
         n_train=len(data.train),
         n_val=len(data.val or ()),
         n_classes=data.n_classes,
-        auto=share.auto,
+        auto=auto,
     )
 
 
-def plan_memory(config: StudyConfig, data: TrialData, share: Share, console: Console) -> tuple[Planner, Largest | None]:
+def plan_memory(
+    config: StudyConfig, data: TrialData, shares: Mapping[str, Share], console: Console
+) -> tuple[Planner, Largest | None]:
     """Plan the memory of a study's trials, and say how much the largest will hold.
 
     Args:
         config: Of the study.
         data: What is trained on.
-        share: What one trial gets.
+        shares: What a trial gets, by its model.
         console: Where to say it.
 
     Returns:
         The planner; the largest configuration that was found, None if planning fails.
     """
-    planner = make_planner(config, data, share)
+    planner = make_planner(config, data, auto=next(iter(shares.values())).auto)
     try:
         largest = find_largest(config, planner)
     except Exception as error:  # noqa: BLE001 - a plan is good to have; no search may fail for the want of one
         say(console, f"memory: cannot be planned ({type(error).__name__}: {error})")
         return planner, None
-    say(console, memory_plan(largest, usable=share.usable))
+    say(console, memory_plan(largest, usable=shares[largest.params.model.name].usable))
     return planner, largest

@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from search.errors import DONE, ConfigError
-from search.execution.cluster import Cluster, share_out
 from search.execution.device import Share, find_share, plan_memory
+from search.execution.packing import Node, Packing, share_out
 from search.execution.search import Prepared, Request, prepare
 from search.study.data import absent_classes, describe, trial_data
+from search.study.finding import find_study
 from search.study.outlook import Outlook, foresee, measure_forbidden
 from search.study.planning import Largest, Planner
 from search.study.probe import Probe, choose_probes, probe_all
-from search.study.records import RESULTS, StudyFolder, find_study, read_lines
+from search.study.records import RESULTS, StudyFolder, read_lines
 from search.study.rows import FAILED, RUNNING, collect_rows
 from search.trial.data import TrialData
 from search.trial.evaluation import choose_dtype
@@ -75,7 +76,8 @@ def plan(request: Request, console: Console) -> int:
     with _doing(console, "reading and checking"):
         found = _prepare(request)
     config = found.config
-    machine = share_out(config.resources, n_cpus=os.cpu_count() or 1, n_gpus=torch.cuda.device_count())
+    here = Node("this machine", os.cpu_count() or 1, torch.cuda.device_count())
+    machine = share_out(config.resources, config.space.models, [here])
     for text in (describe(found.dataset), *absent_classes(found.dataset)):
         say(console, text)
     say(console, f"study {found.folder.path} {_standing(found.folder)}; planned from its beginning\n")
@@ -102,7 +104,8 @@ def plan(request: Request, console: Console) -> int:
     probes = _probe(found, arrays, machine, console)
     _say_all(console, time_lines(config, outlook, probes, slots=machine.slots, gpus=machine.gpus))
     with _doing(console, "planning memory"):
-        planner, largest = plan_memory(config, arrays, _find_share(machine), console)
+        shares = {model: _find_share(machine, model) for model in machine.slices}
+        planner, largest = plan_memory(config, arrays, shares, console)
     good = [probed for probed in probes if isinstance(probed, Probe)]
     if good:
         _say_all(console, _disk(found, outlook, good, planner, largest, slots=machine.slots))
@@ -119,7 +122,7 @@ def _prepare(request: Request) -> Prepared:
     """
     found = prepare(request)
     for name in request.warm_start:
-        find_study(name, results=request.results)
+        find_study(name, results=request.folder)
     existing = _existing(found.folder.path)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"{found.folder.path}: cannot be written ({existing} does not allow it)")
@@ -136,10 +139,10 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _find_share(machine: Cluster) -> Share:
+def _find_share(machine: Packing, model: str) -> Share:
     """Do as `find_share`, which asks Ray on a machine without GPUs."""
-    if machine.gpus:
-        return find_share(gpus=machine.gpus, slots=machine.slots)
+    if machine.slices[model].gpus:
+        return find_share(machine, model)
     free = _available_memory()
     usable = None if free is None else usable_memory(int(_OF_AVAILABLE * free) // machine.slots, on_gpu=False)
     return Share(usable=usable, auto=choose_dtype("auto", torch.device("cpu")))
@@ -154,14 +157,14 @@ def _available_memory() -> int | None:
         return None
 
 
-def _probe(found: Prepared, data: TrialData, machine: Cluster, console: Console) -> Sequence[Probe | Exception]:
+def _probe(found: Prepared, data: TrialData, machine: Packing, console: Console) -> Sequence[Probe | Exception]:
     """Train some configurations for ten seconds in all, as a slot would."""
     config = found.config
     device = torch.device("cuda" if machine.gpus else "cpu")
     n_threads = torch.get_num_threads()
     probes: list[Probe | Exception] = []
     try:
-        torch.set_num_threads(machine.cpus)
+        torch.set_num_threads(next(iter(machine.slices.values())).cpus)
         keep_freed_memory()
         chosen = choose_probes(config)
         with _doing(console, f"probing, {_PROBE_S:g} s at most") as say_what:
@@ -209,7 +212,7 @@ def _command(request: Request) -> str:
     for key, value in request.overrides.items():
         words += [names[key], str(value)]
     words += ["--study", request.study] if request.study else []
-    words += ["--results", str(request.results)] if request.results != RESULTS else []
+    words += ["--results", request.results] if request.results != str(RESULTS) else []
     words += ["--warm-start", *request.warm_start] if request.warm_start else []
     words += ["--address", request.address] if request.address else []
     words += [] if request.dashboard else ["--no-dashboard"]

@@ -11,21 +11,27 @@ from threadpoolctl import threadpool_limits
 
 from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
+from search.execution.calibration import pack
 from search.execution.cluster import Cluster, start_ray, stop_ray
 from search.execution.confirming import ConfirmRequest, confirm_study
+from search.execution.copying import Forget, keep_copy
 from search.execution.device import find_share, plan_memory
 from search.execution.gauges import Gauges
 from search.execution.interrupts import Interrupts
 from search.execution.observers import Observer, Observers
+from search.execution.packing import Packing
+from search.execution.preflight import check_nodes
 from search.execution.tuner import run_trials
 from search.space.config import StudyConfig
 from search.space.config_file import find_space, is_study_name, load_study_config
 from search.space.space import Branch
 from search.study.best import write_best
-from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
+from search.study.data import absent_classes, check_objective, describe, open_data, size_of, trial_data
+from search.study.finding import locate_study
 from search.study.marks import marks_of
+from search.study.places import is_address
 from search.study.provenance import check_same_study, describe_data, record_attempt, record_end
-from search.study.records import StudyFolder, remove_if_unstarted
+from search.study.records import RESULTS, StudyFolder, remove_if_unstarted
 from search.study.study import Study
 from search.study.warm_start import write_warm_start
 from search.study.winner import write_winner
@@ -44,7 +50,7 @@ class Request:
         space: Path or name of a space file.
         overrides: Values by dotted path that replace those of the file.
         study: Name of the study; None takes the space's, marked where the wafers are synthetic or the split leaky.
-        results: Folder of all studies.
+        results: Folder of all studies, or the address of a store that gets a copy of this one.
         warm_start: Earlier studies to learn from.
         address: Of a Ray cluster; None starts one here.
         dashboard: Whether a Ray started here serves its dashboard.
@@ -55,12 +61,17 @@ class Request:
     space: str
     overrides: dict[str, object]
     study: str | None
-    results: Path
+    results: str
     warm_start: tuple[str, ...]
     address: str | None
     dashboard: bool
     tensorboard: bool = False
     detail: Detail = "normal"
+
+    @property
+    def folder(self) -> Path:
+        """Of all studies, on this disk."""
+        return RESULTS if is_address(self.results) else Path(self.results)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +104,11 @@ def prepare(request: Request) -> Prepared:
         raise ConfigError(f"--study: must be letters, digits, '.', '_' or '-', at most 80; got {request.study!r}")
     space_file = find_space(request.space)
     config = load_study_config(space_file, overrides=request.overrides)
-    dataset = open_data(config.data, results=request.results)
+    dataset = open_data(config.data, results=request.folder)
     data = describe_data(dataset)
     check_objective(config, dataset)
     name = request.study or "-".join([config.name, *(mark.lower() for mark in marks_of(data))])
-    folder = StudyFolder((request.results / name).resolve())
+    folder = locate_study(request.results, name)
     check_same_study(folder, config, data)
     return Prepared(space_file=space_file, config=config, dataset=dataset, data=data, folder=folder)
 
@@ -118,45 +129,53 @@ def search(request: Request, console: Console) -> int:
     found = prepare(request)
     again = ConfirmRequest(
         study=found.folder,
-        results=request.results,
+        results=request.folder,
         address=request.address,
         dashboard=request.dashboard,
         detail=request.detail,
     )
-    try:
-        code, cluster = _search(found, request, console)
-        if code != DONE or found.config.confirm is None or not found.folder.best.exists():
-            return code
-        return confirm_study(again, found.config, found.dataset, console, cluster=cluster)
-    finally:
-        stop_ray()
+    with keep_copy(found.folder) as forget:
+        check_same_study(found.folder, found.config, found.data)  # what a copy has brought, too
+        try:
+            code, cluster = _search(found, request, console, forget)
+            if code != DONE or found.config.confirm is None or not found.folder.best.exists():
+                return code
+            return confirm_study(again, found.config, found.dataset, console, cluster=cluster, forget=forget)
+        finally:
+            stop_ray()
 
 
-def _search(found: Prepared, request: Request, console: Console) -> tuple[int, Cluster | None]:
+def _search(found: Prepared, request: Request, console: Console, forget: Forget) -> tuple[int, Cluster | None]:
     """Return the exit code, and the cluster that was started, if one was needed."""
     config, dataset, data, folder = found.config, found.dataset, found.data, found.folder
+    classes = dataset.wafers.classes
     chat = WarningsOnly(file=console.file) if request.detail == "quiet" else console
     for text in (describe(dataset), *absent_classes(dataset)):
         say(chat, text)
     # Suggestions are small sums: more threads than one would take the cores from the slots, and gain nothing.
     threadpool_limits(limits=1, user_api="blas")
-    with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
+    with Interrupts() as interrupts, Study(folder, config, classes=classes, forget=forget) as study:
         _say_how_far(study, chat)
         if study.is_over:
             return _finish(study, dataset, console, is_over=True), None
         arrays = trial_data(dataset, config.data)
         say(chat, "starting Ray ...")
         try:
-            cluster = start_ray(request.address, config.resources, dashboard=request.dashboard)
+            cluster = start_ray(request.address, config.resources, config.space.models, dashboard=request.dashboard)
+            _check_gpu_hours(config, cluster.packing)
+            if not cluster.is_ours:
+                say(chat, check_nodes(folder, data_bytes=size_of(arrays)))
         except ConfigError:
             remove_if_unstarted(folder)
             raise
-        study.gpus = _check_gpu_hours(config, cluster)
         _learn_from_earlier(study, request, data, chat)
-        record_attempt(folder, config, data, space_text=found.space_file.read_text("utf-8"), device=cluster.device)
+        device = cluster.packing.device
+        record_attempt(folder, config, data, space_text=found.space_file.read_text("utf-8"), device=device)
+        cluster = pack(cluster, study, arrays, chat)
         _say_where(cluster, chat)
-        share = find_share(gpus=cluster.gpus, slots=cluster.slots)
-        planner, largest = plan_memory(config, arrays, share, chat)
+        study.gpus_of = lambda model: cluster.packing.slices[model].gpus
+        shares = {model: find_share(cluster.packing, model) for model in config.space.models}
+        planner, largest = plan_memory(config, arrays, shares, chat)
         study.plan = planner.total if largest else None
         with _observe(study, request, console, marks=marks_of(data)) as observers:
             is_over = run_trials(study, arrays, cluster, on_event=observers.on_event, interrupts=interrupts)
@@ -174,20 +193,19 @@ def _observe(study: Study, request: Request, console: Console, *, marks: Sequenc
     return Observers(observers, on_broken=lambda text: sys.stderr.write(f"{text}\n"))  # the view shows that, too
 
 
-def _check_gpu_hours(config: StudyConfig, cluster: Cluster) -> float:
-    """Return the GPUs of a trial.
+def _check_gpu_hours(config: StudyConfig, packing: Packing) -> None:
+    """Refuse to count GPU hours where there are none.
 
     Raises:
-        ConfigError: If GPU hours are limited, but there are none.
+        ConfigError: If they are limited, but trials get no GPU.
     """
-    if config.search.gpu_hours is not None and not cluster.gpus:
+    if config.search.gpu_hours is not None and not packing.gpus:
         raise ConfigError("search.gpu_hours: trials get no GPU here; use search.time, or give them one")
-    return cluster.gpus
 
 
 def _learn_from_earlier(study: Study, request: Request, data: dict[str, object], console: Console) -> None:
     if request.warm_start:
-        for line in write_warm_start(study.folder, request.warm_start, study.config, data, results=request.results):
+        for line in write_warm_start(study.folder, request.warm_start, study.config, data, results=request.folder):
             say(console, line)
         study.learn_from_earlier()
 
@@ -211,7 +229,7 @@ def _say_how_far(study: Study, console: Console) -> None:
 
 
 def _say_where(cluster: Cluster, console: Console) -> None:
-    say(console, cluster.describe())
+    say(console, cluster.packing.describe())
     if cluster.dashboard:
         say(
             console,

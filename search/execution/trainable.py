@@ -6,9 +6,9 @@ as a result; the actor itself fails only when its process can no longer be trust
 
 import io
 import json
+import os
 import traceback
 from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import nn
 from data_pipeline.batches import plain_batches, wrap_arrays
 from search.errors import ConfigError, TrialFailed
 from search.study.checkpoints import load_checkpoint, save_checkpoint
-from search.study.records import write_atomically
+from search.study.places import write_place
 from search.study.rows import report_from_row, report_to_row
 from search.trial.data import TrialData, take_rows
 from search.trial.evaluation import choose_dtype, predict_batches
@@ -31,10 +31,13 @@ from search.trial.memory import (
     keep_freed_memory,
     peak_memory,
     restart_peak,
+    take_gpu_share,
 )
 from search.trial.params import from_flat
 from search.trial.training import EpochReport, Evaluation, train_and_evaluate
 
+# Set, it lets trials train on the CPU though Ray lends them a GPU: for rehearsing on a machine that has none.
+FAKE_GPUS = "WAFER_SEARCH_FAKE_GPUS"
 OK, REJECTED, HALTED, FAILED = "ok", "rejected", "halted", "failed"
 Rows = NDArray[np.int64]
 
@@ -42,10 +45,10 @@ Rows = NDArray[np.int64]
 class WaferTrial(tune.Trainable):
     """Trains what its config says, one nominal epoch per step.
 
-    The config holds `number`, `params` (flat, as JSON), `epochs_done`, `checkpoint` (a path), `batch_size` and
+    The config holds `number`, `params` (flat, as JSON), `epochs_done`, `checkpoint` (a place), `batch_size` and
     `expected_memory` (bytes; 0 if unknown) for messages; of the slot `slot` (its number), `cpus`, `gpus` and `arrays`
     (a reference to what `share_arrays` returns); and, where a trial is judged on another division than the search's,
-    `division` (its number there), and `predictions`, a path where its last logits are kept.
+    `division` (its number there), and `predictions`, a place where its last logits are kept.
     """
 
     @classmethod
@@ -59,19 +62,19 @@ class WaferTrial(tune.Trainable):
         self._slot = config["slot"]
         torch.set_num_threads(config["cpus"])
         keep_freed_memory()
+        self._broken: str | None = None
         self._device = torch.device("cuda" if torch.cuda.is_available() and config["gpus"] else "cpu")
+        if self._device.type == "cuda":
+            take_gpu_share(self._device, config["gpus"])
+        elif config["gpus"] and not os.environ.get(FAKE_GPUS):
+            self._broken = (
+                f"Ray lends GPU {ray.get_gpu_ids()}, but torch finds none: is it built for CUDA, with a driver?"
+            )
         self._classes: tuple[str, ...] = arrays["classes"]
         self._image_size: int = arrays["image_size"]
-        self._own = TrialData(
-            train=wrap_arrays(arrays["train_maps"], arrays["train_labels"]),
-            val=wrap_arrays(arrays["val_maps"], arrays["val_labels"]),
-            n_classes=len(self._classes),
-            epoch_samples=arrays["epoch_samples"],
-            features=arrays["features"],
-        ).to(self._device)
+        self._own = open_arrays(arrays).to(self._device)
         self._divisions: list[tuple[Rows, Rows]] = arrays["divisions"]
         self._data, self._division = self._own, 0
-        self._broken: str | None = None
         self.reset_config(config)
 
     def __repr__(self) -> str:
@@ -116,11 +119,11 @@ class WaferTrial(tune.Trainable):
         self._training = None
 
     def _next_report(self) -> EpochReport:
-        path, key = Path(self._config["checkpoint"]), self._config["params"]
+        place, key = self._config["checkpoint"], self._config["params"]
         if self._training is None:
             restart_peak(self._device)
             self._divide(self._config.get("division", 0))
-            saved = load_checkpoint(path, key=key)
+            saved = load_checkpoint(place, key=key)
             params = from_flat(json.loads(key), where="trial", image_size=self._image_size)
             self._training = train_and_evaluate(
                 params,
@@ -132,7 +135,7 @@ class WaferTrial(tune.Trainable):
                 return saved[0]  # a crash came between writing the checkpoint and recording its report
         evaluation = next(self._training)
         self._keep_predictions(evaluation)
-        save_checkpoint(path, evaluation, classes=self._classes, key=key)
+        save_checkpoint(place, evaluation, classes=self._classes, key=key)
         return evaluation.report
 
     def _divide(self, division: int) -> None:
@@ -144,8 +147,8 @@ class WaferTrial(tune.Trainable):
 
     def _keep_predictions(self, evaluation: Evaluation) -> None:
         """Write the logits of the judged wafers where that is asked for, after the last epoch."""
-        path = self._config.get("predictions")
-        if not path:
+        place = self._config.get("predictions")
+        if not place:
             return
         params = from_flat(json.loads(self._config["params"]), where="trial", image_size=self._image_size)
         if evaluation.report.epoch < params.epochs:
@@ -158,7 +161,7 @@ class WaferTrial(tune.Trainable):
             logits, _ = predict_batches(end.value, plain_batches(self._data.val), dtype=dtype)
             buffer = io.BytesIO()
             np.save(buffer, logits.cpu().numpy())
-            write_atomically(Path(path), buffer.getvalue())
+            write_place(place, buffer.getvalue())
 
     def _explain(self, error: Exception) -> str:
         return explain_out_of_memory(
@@ -179,6 +182,17 @@ class WaferTrial(tune.Trainable):
 def read_report(result: Mapping[str, Any]) -> EpochReport:
     """Read the report out of a result of `WaferTrial.step`."""
     return report_from_row(json.loads(result["row"]))
+
+
+def open_arrays(arrays: Mapping[str, Any]) -> TrialData:
+    """Make of what `share_arrays` returned, read-only as Ray hands it out, what trials train on; on the CPU."""
+    return TrialData(
+        train=wrap_arrays(arrays["train_maps"], arrays["train_labels"]),
+        val=wrap_arrays(arrays["val_maps"], arrays["val_labels"]),
+        n_classes=len(arrays["classes"]),
+        epoch_samples=arrays["epoch_samples"],
+        features=arrays["features"],
+    )
 
 
 def share_arrays(

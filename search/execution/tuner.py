@@ -50,7 +50,7 @@ def run_trials(
     interrupts.listen()
     size = study.config.data.image_size
     arrays = share_arrays(data, classes=study.classes, image_size=size, divisions=divisions)
-    resources = {"cpus": cluster.cpus, "gpus": cluster.gpus, "arrays": ray.put(arrays)}
+    shared = ray.put(arrays)  # once; every node fetches one copy of it
 
     def on_lost(who: str) -> None:
         reason = f"Ray has lost {who}: killed, or out of memory? The same command goes on from here"
@@ -61,10 +61,12 @@ def run_trials(
         tuner = tune.Tuner(
             WaferTrial,  # not in with_parameters, which would hide its name from the dashboard
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(study, resources=resources, brief=brief, interrupts=interrupts),
+                search_alg=StudySearcher(
+                    study, packing=cluster.packing, arrays=shared, brief=brief, interrupts=interrupts
+                ),
                 scheduler=StudyScheduler(study, on_event=on_event, interrupts=interrupts),
                 num_samples=-1,
-                max_concurrent_trials=cluster.slots,
+                max_concurrent_trials=cluster.packing.slots,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),

@@ -13,7 +13,8 @@ from models import ModelError, build_model
 from search.errors import ConfigError
 from search.space.space import Config
 from search.study.checkpoints import save_tensors
-from search.study.records import StudyFolder, find_study
+from search.study.finding import find_study
+from search.study.records import StudyFolder
 from search.trial.decision import DecisionRule
 from search.trial.params import Precision, TrialParams, from_flat
 from search.trial.prediction import Ensemble, Predictor

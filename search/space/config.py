@@ -133,19 +133,37 @@ class ConfirmConfig(Section):
         return self
 
 
-class ResourcesConfig(Section):
-    """What one trial gets."""
+class TrialResources(Section):
+    """What the trials of one model get, where that is not what all get."""
 
-    cpus: int = Field(1, ge=1, le=1024, description="Cores, and so threads, per trial.")
-    gpus: Literal["auto"] | float = Field("auto", description="GPUs per trial; auto: 1 where there are any, else 0.")
+    cpus: int | None = Field(None, ge=1, le=1024, description="As `resources.cpus`; None: the same.")
+    gpus: Literal["auto", "none"] | float | None = Field(None, description="As `resources.gpus`; None: the same.")
 
     @field_validator("gpus", mode="before")
     @classmethod
     def _check_gpus(cls, value: Any) -> Any:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value != "auto" and not (is_number and (0 <= value <= 1 or value in range(2, 65))):
-            raise ValueError("must be auto, a share in [0, 1] or a whole number up to 64")
+        if value not in ("auto", "none", None) and not (is_number and (0 <= value <= 1 or value in range(2, 65))):
+            raise ValueError("must be auto, none, in [0, 1], or whole up to 64")
         return value
+
+
+class ResourcesConfig(TrialResources):
+    """What one trial gets."""
+
+    cpus: int = Field(1, ge=1, le=1024, description="Cores, and so threads, per trial.")
+    gpus: Literal["auto", "none"] | float = Field(
+        "auto",
+        description="GPUs per trial, or a share of one. auto: as many trials on a GPU as train most samples per second "
+        "within its memory, tried out for each model before the first trial. none: leave them idle. Without GPUs, "
+        "trials train on the CPU whatever stands here.",
+    )
+    models: dict[str, TrialResources] = Field({}, description="Other resources for the trials of single models.")
+
+    def of(self, model: str) -> tuple[int, str | float]:
+        """Return the cores and the GPUs of a trial of this model."""
+        own = self.models.get(model, TrialResources())
+        return own.cpus or self.cpus, self.gpus if own.gpus is None else own.gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -270,6 +270,11 @@ def _check_together(config: StudyConfig, problems: Problems) -> None:
             f"must have a second rung below the longest schedule ({longest} epochs); got one at "
             f"{asha.first_rung * asha.factor} epochs; lower first_rung or factor, or leave it out",
         )
+    for name in config.resources.models:
+        if name not in config.space.models:
+            problems.add(
+                ("resources", "models", name), f"is not in the space; {nearest(name, list(config.space.models))}"
+            )
     pairs = itertools.product(*(config.space.values_of(key) or ("",) for key in ("loss", "sampling")))
     contradictions = [find_contradiction({"loss": loss, "sampling": sampling}) for loss, sampling in pairs]
     if all(contradictions):

@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -49,6 +49,9 @@ while none meets them. A floor that is finer than one validation wafer is refuse
 configuration and epoch), `tpe_gp` (both in turn; docs/experiments.md compares them), `random`, or `qmc` (quasi-random;
 what belongs to branches Optuna then draws at random). **`search.stop`**: `{{asha: {{...}}}}`, or `none`.
 
+**`resources`**: what one trial gets. `models: {{efficientnet_b0: {{gpus: 1, cpus: 4}}}}` gives the trials of one model
+something else. A share of a GPU is enforced: a trial that wants more memory fails, its neighbour does not.
+
 **`confirm`**: with this section, the best of the search are trained again when it is over, from fresh seeds; that
 takes time of its own, beyond `search.time`. `none`, or no such section: they are not; `python -m search.confirm STUDY`
 does it at any time. Of the two ways to judge, `seeds` uses the search's own validation wafers, by which the candidates
@@ -83,7 +86,8 @@ def _section_rows(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, ...
     for name, field in kind.model_fields.items():
         inner = [t for t in (field.annotation, *get_args(field.annotation)) if hasattr(t, "model_fields")]
         if inner:
-            yield from _section_rows(inner[0], f"{prefix}.{name}")
+            is_table = get_origin(field.annotation) is dict
+            yield from _section_rows(inner[0], f"{prefix}.{name}{'.MODEL' if is_table else ''}")
         elif field.default is not PydanticUndefined:
             yield f"`{prefix}.{name}`", f"`{field.default}`", field.description or ""
 

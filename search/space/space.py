@@ -123,6 +123,11 @@ class Space:
         """Go through all configurations of a space that has a `size`, forbidden ones too."""
         yield from _configurations(self.nodes, prefix="")
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that may be tried."""
+        return tuple(str(name) for name in self.values_of("model")) or (model_of({}),)
+
     def parameters(self) -> dict[str, Node]:
         """Return what is searched, by full name: everything but constants."""
         return {name: node for name, node in self.walk() if not isinstance(node, Constant) and not _is_single(node)}
@@ -159,6 +164,11 @@ def epochs_of(config: Config) -> int:
     """Return the length of a flat configuration, wherever in it `epochs` is set."""
     lengths = [value for name, value in config.items() if name.rpartition(".")[2] == "epochs"]
     return int(lengths[0] if lengths else TrialParams.model_fields["epochs"].default)
+
+
+def model_of(config: Config) -> str:
+    """Return the name of the model that a flat configuration trains."""
+    return str(config.get("model", TrialParams.model_fields["model"].default.name))
 
 
 def to_tree(nodes: Mapping[str, Node]) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import Any
 from search.space.config import DataConfig
 from search.space.config_file import read_section
 from search.space.problems import Problems
+from search.space.space import model_of
 from search.space.strict_yaml import dump_yaml, read_yaml
 from search.study.confirmed import Confirmed, describe_candidate, read_current, sentences
 from search.study.marks import marks_of, name_wafers, warnings_of
@@ -75,7 +76,7 @@ def write_best(study: Study, data: Mapping[str, Any]) -> TrialRecord | None:
         "data": study.config.data.model_dump() | {"wafers": "synthetic" if data["synthetic"] else where},
         "data_fingerprint": data["fingerprint"],
         "split_fingerprint": data["split_fingerprint"],
-        "cpu_threads": study.config.resources.cpus,
+        "cpu_threads": study.config.resources.of(model_of(record.config))[0],
         "params": from_flat(record.config, where="best", image_size=study.config.data.image_size).to_flat(),
     }
     write_atomically(study.folder.best, _comment(study, record, record.scores, data, confirmed) + dump_yaml(tree))

@@ -8,36 +8,43 @@ from typing import Any
 
 import torch
 
-from search.study.records import write_atomically
+from search.study.places import read_place, write_place
 from search.study.rows import report_from_row, report_to_row
 from search.trial.learner import State
 from search.trial.training import EpochReport, Evaluation
 
 
-def save_checkpoint(path: Path, evaluation: Evaluation, *, classes: tuple[str, ...], key: str) -> None:
+def save_checkpoint(place: Path | str, evaluation: Evaluation, *, classes: tuple[str, ...], key: str) -> None:
     """Write a checkpoint atomically.
 
     Args:
-        path: Where to.
+        place: Where to, see `places`.
         evaluation: What `train_and_evaluate` has just yielded.
         classes: Names of the K classes.
         key: Says which training this is; only the same training may go on from it.
     """
     report = json.dumps(report_to_row(evaluation.report, classes))
-    save_tensors({"key": key, "report": report, "state": evaluation.state}, path)
+    save_tensors({"key": key, "report": report, "state": evaluation.state}, place)
 
 
-def save_tensors(content: Mapping[str, Any], path: Path) -> None:
+def save_tensors(content: Mapping[str, Any], place: Path | str) -> None:
     """Write tensors, numbers, words and collections of these atomically; `torch.load(weights_only=True)` reads them."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    write_atomically(path, buffer.getvalue())
+    write_place(str(place), buffer.getvalue())
 
 
-def load_checkpoint(path: Path, *, key: str) -> tuple[EpochReport, State] | None:
-    """Read a checkpoint; None if there is none, it is damaged, or it belongs to another training."""
+def load_checkpoint(place: Path | str, *, key: str) -> tuple[EpochReport, State] | None:
+    """Read a checkpoint; None if there is none, it is damaged, or it belongs to another training.
+
+    Raises:
+        ConfigError: If the store that holds it cannot be reached.
+    """
+    found = read_place(str(place))
+    if found is None:
+        return None
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(io.BytesIO(found), map_location="cpu", weights_only=True)
         if content["key"] != key:
             return None
         return report_from_row(json.loads(content["report"])), content["state"]

@@ -45,6 +45,12 @@ def trial_data(dataset: Dataset, config: DataConfig) -> TrialData:
     )
 
 
+def size_of(data: TrialData) -> int:
+    """Count the bytes of the encoded wafers and their labels, as every machine that trains on them holds them."""
+    parts = [part for part in (data.train, data.val) if part is not None]
+    return sum(tensor.nbytes for part in parts for tensor in (part.maps, part.labels))
+
+
 def check_objective(config: StudyConfig, dataset: Dataset) -> None:
     """Check that the validation part can tell what the objective and the constraints ask of it.
 

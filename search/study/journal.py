@@ -1,7 +1,8 @@
 """The journal: an Optuna study in a file, one line for everything that happens to a trial. It is the truth."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -105,6 +106,25 @@ class Journal:
                 trial.set_constraint(key, violation)
         values = [record.value] if record.values and record.status != FAILED else None  # as Optuna's `tell` does
         self._storage.set_trial_state_values(trial_id, _STATES.get(record.status, TrialState.PRUNED), values)
+
+
+def describe_end(record: TrialRecord, classes: Sequence[str], shortfalls: Mapping[str, float]) -> dict[str, object]:
+    """Collect what other programs may want to show of an ended trial.
+
+    Args:
+        record: The trial.
+        classes: Names of the K classes.
+        shortfalls: By how much it misses each floor.
+    """
+    attributes: dict[str, object] = {"status": record.status}
+    if record.reason:
+        attributes["reason"] = record.reason
+    if record.scores:
+        f1 = {name: round(value, 4) for name, value in zip(classes, record.scores.f1, strict=True)}
+        attributes["val_f1"] = {name: value for name, value in f1.items() if not math.isnan(value)}
+    if shortfalls:  # optuna-dashboard does not show Optuna's own constraints
+        attributes["shortfalls"] = {floor: round(shortfall, 4) for floor, shortfall in shortfalls.items()}
+    return attributes
 
 
 def read_configs(lines: Iterable[Mapping[str, Any]]) -> list[Config]:

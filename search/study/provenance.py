@@ -93,7 +93,8 @@ def record_attempt(
     if not folder.space.exists():
         write_atomically(folder.space, space_text)
     write_atomically(folder.resolved, dump_yaml(config.to_tree()))
-    write_json(folder.provenance, {"format": 1, "study": folder.name, "data": data, "attempts": attempts})
+    content = {"format": 1, "study": folder.name, "copy": folder.remote, "data": data, "attempts": attempts}
+    write_json(folder.provenance, content)
 
 
 def record_end(folder: StudyFolder, *, is_exhausted: bool) -> None:

@@ -20,9 +20,15 @@ _LOCK = ".lock"
 
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
-    """The files of one study; results/README.md says what each may be quoted for."""
+    """The files of one study; results/README.md says what each may be quoted for.
+
+    Attributes:
+        path: On the disk of the machine that searches.
+        remote: Address of its copy in a store; "" if it has none.
+    """
 
     path: Path
+    remote: str = ""
 
     @property
     def name(self) -> str:
@@ -98,23 +104,15 @@ class StudyFolder:
         """Traceback of a trial that broke."""
         return self.path / "failures" / f"trial-{trial:04d}.txt"
 
+    def place(self, path: Path) -> str:
+        """Where slots, on whatever machine, find and leave a file of this folder: in its copy if it has one."""
+        return f"{self.remote}/{path.relative_to(self.path).as_posix()}" if self.remote else str(path)
+
 
 def confirm_folder(folder: StudyFolder) -> StudyFolder:
     """Return where a study's confirmation lies: a study of its own."""
-    return StudyFolder(folder.path / "confirm")
-
-
-def find_study(asked: str, *, results: Path = RESULTS) -> StudyFolder:
-    """Find a study by its folder, or by its name below `results`.
-
-    Raises:
-        ConfigError: If there is none; with those that there are.
-    """
-    for path in (Path(asked), results / asked):
-        if StudyFolder(path).provenance.is_file():
-            return StudyFolder(path.resolve())
-    known = sorted(str(path.parent) for path in results.glob("*/provenance.json"))
-    raise ConfigError(f"{asked}: no study there; known: {', '.join(known) or f'none in {results}/'}")
+    path = folder.path / "confirm"
+    return StudyFolder(path, folder.place(path) if folder.remote else "")
 
 
 def remove_if_unstarted(folder: StudyFolder) -> None:

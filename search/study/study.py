@@ -4,9 +4,8 @@ The journal is the truth. Whatever drives the study (Ray, a simulator, a test) c
 `fail`; opening the same folder again is the resume, and a larger number of trials or more time is the extension.
 """
 
-import math
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -17,9 +16,10 @@ import numpy as np
 from search.errors import ConfigError, StudyAborted
 from search.space.config import StudyConfig
 from search.space.floors import find_shortfalls
-from search.space.space import Config, epochs_of
-from search.study.journal import Journal, recover
+from search.space.space import Config, epochs_of, model_of
+from search.study.journal import Journal, describe_end, recover
 from search.study.pasha import make_judge
+from search.study.places import remove_place
 from search.study.proposer import Proposal, Proposer
 from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
@@ -69,10 +69,11 @@ class Study:
         clock: Tells the time in seconds, from anywhere; a simulator has its own.
         check: Reads a flat configuration as `from_flat` does; the simulation of another task's space has its own.
         only_first: Whether nothing is tried but the `first` points.
+        forget: Removes a checkpoint that is no longer needed, by its place.
 
     Attributes:
         plan: Says how many bytes a configuration will hold on its device; None until somebody knows that device.
-        gpus: Of each trial; counted against `search.gpu_hours`.
+        gpus_of: Says how many GPUs the trials of a model have; counted against `search.gpu_hours`.
         failure: Why the search cannot go on now; None if it can.
         is_exhausted: Whether every configuration that the space allows has been tried.
 
@@ -89,17 +90,19 @@ class Study:
         clock: Callable[[], float] = time.monotonic,
         check: Callable[..., TrialParams] = from_flat,
         only_first: bool = False,
+        forget: Callable[[str], None] = remove_place,
     ) -> None:
         self.folder = folder
         self.config = config
         self.classes = classes
         self.plan: Callable[[TrialParams], int] | None = None
-        self.gpus = 0.0
+        self.gpus_of: Callable[[str], float] = lambda model: 0.0
         self.failure: Exception | None = None
         self.is_exhausted = False
         self._clock = clock
         self._check = check
         self._only_first = only_first
+        self._forget = forget
         self._opened = clock()
         self._asha = make_judge(config.search.stop.asha) if config.search.stop else None
         self._live: set[int] = set()
@@ -218,7 +221,12 @@ class Study:
     @property
     def gpu_hours(self) -> float:
         """Hours that trials have trained and judged, times the GPUs of each."""
-        return self._busy * self.gpus / 3600
+        return sum(seconds * self.gpus_of(model) for model, seconds in self._busy.items()) / 3600
+
+    @property
+    def gpus_in_use(self) -> float:
+        """GPUs of the trials that a driver holds now, together."""
+        return sum(self.gpus_of(model_of(record.config)) for record in self.running)
 
     @property
     def is_judged(self) -> bool:
@@ -298,7 +306,7 @@ class Study:
         record.values.append(self.config.objective.value(scores, self.classes))
         shortfalls = self._shortfalls(record)
         record.shortfalls.append(sum(max(0.0, shortfall) for shortfall in shortfalls.values()))
-        self._busy += report.train_seconds + report.val_seconds
+        self._busy[model_of(record.config)] += report.train_seconds + report.val_seconds
         if report.epoch == record.epochs:
             self._set_status(record, COMPLETE)
         elif self._asha and self._asha.is_losing(
@@ -342,8 +350,9 @@ class Study:
     def _tell(self, record: TrialRecord) -> None:
         """Tell the journal and the sampler how a trial ended, and tidy its checkpoint away."""
         self._live.discard(record.number)
-        violations = _violations(record, self._shortfalls(record))
-        self._journal.end(record, attributes=self._attributes(record), violations=violations)
+        shortfalls = self._shortfalls(record)
+        violations = _violations(record, shortfalls)
+        self._journal.end(record, attributes=describe_end(record, self.classes, shortfalls), violations=violations)
         self._proposer.end(record, violations)
         if record.status in (COMPLETE, STOPPED):
             self._failures_in_a_row = self._epochs_before_failure = 0
@@ -353,20 +362,7 @@ class Study:
         self._consider(record)
         for number in {former, record.number} - {None, self._leader}:
             assert number is not None
-            self.folder.checkpoint(number).unlink(missing_ok=True)
-
-    def _attributes(self, record: TrialRecord) -> dict[str, object]:
-        """What other programs may want to show of an ended trial."""
-        attributes: dict[str, object] = {"status": record.status}
-        if record.reason:
-            attributes["reason"] = record.reason
-        if record.scores:
-            f1 = {name: round(value, 4) for name, value in zip(self.classes, record.scores.f1, strict=True)}
-            attributes["val_f1"] = {name: value for name, value in f1.items() if not math.isnan(value)}
-        shortfalls = {floor: round(shortfall, 4) for floor, shortfall in self._shortfalls(record).items()}
-        if shortfalls:
-            attributes["shortfalls"] = shortfalls  # optuna-dashboard does not show Optuna's own constraints
-        return attributes
+            self._forget(self.folder.place(self.folder.checkpoint(number)))
 
     def _set_status(self, record: TrialRecord, status: str, reason: str = "") -> None:
         self._counts[record.status] -= 1
@@ -393,7 +389,9 @@ class Study:
         """Bring everything that is derived from the records to where they stand."""
         records = self.records.values()
         self._counts = Counter(record.status for record in records)
-        self._busy = sum(record.seconds for record in records)
+        self._busy: dict[str, float] = defaultdict(float)
+        for record in records:
+            self._busy[model_of(record.config)] += record.seconds
         # A sampler that starts again from the same seed would propose its first configurations a second time.
         seed = np.random.SeedSequence([self.config.search.seed, len(records)])
         self._proposer = Proposer(

@@ -9,7 +9,8 @@ from search.space.config import StudyConfig
 from search.space.floors import find_shortfalls
 from search.space.space import Config, Space
 from search.space.strict_yaml import read_yaml
-from search.study.records import StudyFolder, find_study, read_json, read_lines, write_json
+from search.study.finding import find_study
+from search.study.records import StudyFolder, read_json, read_lines, write_json
 from search.study.rows import COMPLETE, FAILED, RUNNING, TrialRecord, collect_rows
 
 _BEST = 5  # trials of an earlier study that are tried first

@@ -156,7 +156,8 @@ def read_winner(folder: StudyFolder) -> Winner | None:
 def _write(study: Study, leader: TrialRecord, dataset: Dataset, *, patience_s: float) -> str:
     data = study.config.data
     params = from_flat(leader.config, where=f"trial {leader.number}", image_size=data.image_size)
-    saved = load_checkpoint(study.folder.checkpoint(leader.number), key=json.dumps(leader.config, sort_keys=True))
+    place = study.folder.place(study.folder.checkpoint(leader.number))
+    saved = load_checkpoint(place, key=json.dumps(leader.config, sort_keys=True))
     if saved is None:
         return f"its hardest wafers are not shown: the checkpoint of trial {leader.number} is missing or damaged"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import resource
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 # What torch and its libraries say, besides torch.OutOfMemoryError: the CPU's allocator, C++, CUDA's libraries, oneDNN.
 _OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "alloc_failed", "could not create a memory")
 
+# What CUDA itself takes of a GPU for every process.
+_CONTEXT = 2**29
 # Of glibc's malloc.h: parameters of mallopt, and the values by which nothing is handed back.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _KEEP_ALL = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26))
@@ -25,6 +28,34 @@ def keep_freed_memory() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(parameter, value) for parameter, value in _KEEP_ALL)
+
+
+def take_gpu_share(device: torch.device, share: float, *, patience_s: float = 30.0, still_s: float = 5.0) -> int:
+    """Hold this process to its share of a GPU, and wait while others still free what was theirs.
+
+    A process that wants more than its share then runs out of memory itself, and not whoever shares the GPU with it.
+    Memory that nobody frees, because another user holds it, is not waited for.
+
+    Args:
+        device: The GPU.
+        share: Of its memory, in (0, 1]; more than one GPU counts as one.
+        patience_s: Seconds to wait at most.
+        still_s: Seconds without anything being freed, after which the wait ends.
+
+    Returns:
+        Bytes of the share that are still held by others.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    share = min(share, 1.0)
+    torch.cuda.set_per_process_memory_fraction(max(0.0, share - _CONTEXT / total), device)
+    wanted = 0.9 * share * total - _CONTEXT
+    end, still_until = time.monotonic() + patience_s, time.monotonic() + still_s
+    while free < wanted and time.monotonic() < min(end, still_until):
+        time.sleep(0.1)
+        before, free = free, torch.cuda.mem_get_info(device)[0]
+        if free > before:
+            still_until = time.monotonic() + still_s
+    return max(0, int(wanted - free))
 
 
 def peak_memory(device: torch.device) -> int:

@@ -255,7 +255,7 @@ class SearchView:
             )
 
     def _gpu_seconds_left(self) -> float:
-        limit, gpus = self._study.config.search.gpu_hours, self._study.gpus * len(self._study.running)
+        limit, gpus = self._study.config.search.gpu_hours, self._study.gpus_in_use
         return 3600 * (limit - self._study.gpu_hours) / gpus if limit is not None and gpus else float("inf")
 
     def _say(self, line: str) -> None:

@@ -31,7 +31,7 @@ def wanted(tmp_path, monkeypatch):
         record_attempt(folder, config, describe_data(dataset), space_text=path.read_text("utf-8"), device="none")
         asked = []
         monkeypatch.setattr(
-            confirming, "confirm_study", lambda request, config, *rest: asked.append(config.confirm) or 0
+            confirming, "confirm_study", lambda request, config, *rest, **more: asked.append(config.confirm) or 0
         )
         assert confirm(ConfirmRequest(study=folder, results=results, overrides=overrides), Console(quiet=True)) == 0
         return asked[0] and asked[0].model_dump()

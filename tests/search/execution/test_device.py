@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from search.execution.device import Share, find_share
+from search.execution.packing import Node, Packing, Slice
 
 
 @pytest.fixture
@@ -19,11 +20,16 @@ def nvidia_smi(tmp_path, monkeypatch):
     return say
 
 
+def share_of(gpus):
+    packing = Packing(nodes=(Node("a", 8, 8),), slices={"wafer_cnn": Slice(1, gpus)})
+    return find_share(packing, "wafer_cnn")
+
+
 @pytest.mark.parametrize(("gpus", "usable_mib"), [(1, 8704), (4, 8704), (0.5, 4096), (0.05, 0)])
 def test_a_tenth_and_half_a_gib_of_a_share_of_the_smallest_gpu_stay_free(nvidia_smi, gpus, usable_mib):
     nvidia_smi("81920, 9.0", "10240, 8.6")
 
-    share = find_share(gpus=gpus, slots=2)
+    share = share_of(gpus)
 
     assert share.usable == pytest.approx(usable_mib * 2**20, abs=1)
 
@@ -32,14 +38,14 @@ def test_a_tenth_and_half_a_gib_of_a_share_of_the_smallest_gpu_stay_free(nvidia_
 def test_auto_precision_is_that_of_the_gpu(nvidia_smi, capability, auto):
     nvidia_smi(f"10240, {capability}")
 
-    assert find_share(gpus=1, slots=1).auto is auto
+    assert share_of(1).auto is auto
 
 
 def test_without_the_tool_the_share_is_unknown(nvidia_smi):
-    assert find_share(gpus=1, slots=1) == Share(usable=None, auto=torch.float32)
+    assert share_of(1) == Share(usable=None, auto=torch.float32)
 
 
 def test_an_answer_that_is_none_leaves_the_share_unknown(nvidia_smi):
     nvidia_smi("No devices were found")
 
-    assert find_share(gpus=1, slots=1).usable is None
+    assert share_of(1).usable is None

@@ -188,17 +188,17 @@ BAD_SECTIONS = [
         "search.stop.asha.progressive: must have a second rung below the longest schedule (8 epochs); got one at 9 ",
     ),
     # resources
-    ("resources: {cpu: 2}", "resources.cpu: unknown key; did you mean 'cpus'? (known: cpus, gpus)"),
+    ("resources: {cpu: 2}", "resources.cpu: unknown key; did you mean 'cpus'? (known: cpus, gpus, models)"),
     ("resources: {cpus: 0}", "resources.cpus: must be >= 1; got 0"),
     ("resources: {cpus: auto}", "resources.cpus: must be a whole number; got 'auto'"),
-    ("resources: {gpus: all}", "resources.gpus: must be auto, a share in [0, 1] or a whole number up to 64; got 'all'"),
-    ("resources: {gpus: 1.5}", "resources.gpus: must be auto, a share in [0, 1] or a whole number up to 64; got 1.5"),
-    ("resources: {gpus: -1}", "resources.gpus: must be auto, a share in [0, 1] or a whole number up to 64; got -1"),
-    ("resources: {gpus: 65}", "resources.gpus: must be auto, a share in [0, 1] or a whole number up to 64; got 65"),
-    ("resources: {gpus: .inf}", "resources.gpus: must be auto, a share in [0, 1] or a whole number up to 64; got inf"),
-    ("resources: {gpus: .nan}", "resources.gpus: must be auto, a share in [0, 1] or a whole number up to 64; got nan"),
-    ("resources: {gpus: true}", "resources.gpus: must be auto, a share in [0, 1] or a whole number up to 64; got True"),
-    ("resources: {gpus: [1]}", "resources.gpus: must be auto, a share in [0, 1] or a whole number up to 64; got [1]"),
+    ("resources: {gpus: all}", "resources.gpus: must be auto, none, in [0, 1], or whole up to 64; got 'all'"),
+    ("resources: {gpus: 1.5}", "resources.gpus: must be auto, none, in [0, 1], or whole up to 64; got 1.5"),
+    ("resources: {gpus: -1}", "resources.gpus: must be auto, none, in [0, 1], or whole up to 64; got -1"),
+    ("resources: {gpus: 65}", "resources.gpus: must be auto, none, in [0, 1], or whole up to 64; got 65"),
+    ("resources: {gpus: .inf}", "resources.gpus: must be auto, none, in [0, 1], or whole up to 64; got inf"),
+    ("resources: {gpus: .nan}", "resources.gpus: must be auto, none, in [0, 1], or whole up to 64; got nan"),
+    ("resources: {gpus: true}", "resources.gpus: must be auto, none, in [0, 1], or whole up to 64; got True"),
+    ("resources: {gpus: [1]}", "resources.gpus: must be auto, none, in [0, 1], or whole up to 64; got [1]"),
 ]  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def run_on(folder, make_config, open_study):
 
     def play(gpus, *, quality_of=quality_by_lr, slots=1, **config):
         with open_study(folder, make_config(**config)) as study:
-            study.gpus = gpus
+            study.gpus_of = lambda model: gpus
             n_steps = drive(study, quality_of=quality_of, slots=slots)
         return study, n_steps
 
@@ -157,7 +157,7 @@ def test_gpu_hours_count_over_all_attempts_and_more_of_them_go_on(folder, make_c
     for limit in (9.5, 9.5, 13.5, 1000):
         config = make_config(trials=6, gpu_hours=hours(limit))
         with open_study(folder, config) as study:
-            study.gpus = 0.5
+            study.gpus_of = lambda model: 0.5
             n_steps = drive(study, quality_of=quality_by_lr, slots=1)
         found.append((n_steps, round(study.gpu_hours / hours(1), 6)))
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.errors import ConfigError
+from search.study.finding import find_study
 from search.study.records import (
     StudyFolder,
     append_line,
     cut_torn_line,
-    find_study,
     lock_folder,
     read_json,
     read_lines,
