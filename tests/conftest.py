@@ -20,11 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class S3Server:
     """A real server of the S3 protocol on this machine, which can be stopped for a while; it forgets nothing then."""
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1"):
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+            free.bind((host, 0))
+            self.address = free.getsockname()
+        self.url = f"http://{host}:{self.address[1]}"
         self.environment = {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "test",
@@ -32,37 +32,53 @@ class S3Server:
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(self.address[1])]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while not self._answers():
             assert time.monotonic() < end
             time.sleep(0.1)
 
+    def make_bucket(self):
+        """Return the address of an empty bucket."""
+        from pyarrow import fs
+
+        bucket = f"bucket-{uuid.uuid4().hex}"
+        account = {"access_key": "test", "secret_key": "test", "region": "us-east-1"}
+        fs.S3FileSystem(endpoint_override=self.url, allow_bucket_creation=True, **account).create_dir(bucket)
+        return f"s3://{bucket}"
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
     def _answers(self):
         with socket.socket() as knock:
-            return knock.connect_ex(("127.0.0.1", self.port)) == 0
+            return knock.connect_ex(self.address) == 0
 
 
 @pytest.fixture(scope="session")
-def s3_server():
-    server = S3Server()
-    yield server
-    server.process.kill()
-    server.process.wait()
+def start_s3():
+    """Start servers at addresses of this machine; each once."""
+    servers = {}
+
+    def start(host="127.0.0.1"):
+        servers[host] = servers.get(host) or S3Server(host)
+        return servers[host]
+
+    yield start
+    for server in servers.values():
+        server.close()
 
 
 @pytest.fixture
-def s3(s3_server, monkeypatch):
+def s3(start_s3, monkeypatch):
     """The address of an empty bucket."""
-    from pyarrow import fs
-
     from search.study import places
 
-    for name, value in s3_server.environment.items():
+    server = start_s3()
+    for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     places._open_root.cache_clear()
-    bucket = f"bucket-{uuid.uuid4().hex}"
-    fs.S3FileSystem(endpoint_override=s3_server.url, allow_bucket_creation=True).create_dir(bucket)
-    yield f"s3://{bucket}"
+    yield server.make_bucket()
     places._open_root.cache_clear()

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import socket
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def start_ray(
                 address="local",
                 include_dashboard=dashboard,
                 dashboard_host="127.0.0.1",
+                _temp_dir=_own_folder(),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
@@ -138,6 +140,23 @@ def _check_reachable(address: str) -> None:
     if address != "auto":
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def _own_folder() -> str | None:
+    """Return a folder that only this user can reach, for Ray's logs and sockets; Ray lets everybody write into its own.
+
+    Raises:
+        ConfigError: If somebody else was there first.
+    """
+    if "RAY_TMPDIR" in os.environ:
+        return None
+    folder = Path(f"/tmp/ray-{os.getuid()}")  # short: the path of a socket has at most 107 characters
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ConfigError(f"{folder}: belongs to somebody else; set RAY_TMPDIR to a folder of yours, with a short path")
+    folder.chmod(0o700)
+    return str(folder / "ray")
 
 
 def _protect_token(*, is_local: bool) -> None:
