@@ -3,9 +3,6 @@
 import sys
 from collections.abc import Callable
 
-from data_pipeline.errors import DataError
-from models.errors import ModelError
-
 
 class ConfigError(Exception):
     """Something the user can mend before any trial runs; the message says where and how."""
@@ -42,12 +39,18 @@ def exit_code(command: Callable[[], int]) -> int:
     """
     try:
         return command()
-    except (ConfigError, DataError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
     except StudyAborted as error:
         print(f"aborted: {error}", file=sys.stderr)
         return BUG
+    except Exception as error:
+        # Not at the top: these packages bring torch, which takes seconds, and a command may end before it needs that.
+        from data_pipeline.errors import DataError
+        from models.errors import ModelError
+
+        if not isinstance(error, ConfigError | DataError | ModelError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED

@@ -8,10 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from search.errors import exit_code
-from search.execution.rehearsal import check, plan
-from search.execution.search import Request, search
 from search.study.records import RESULTS
-from search.views.terminal import open_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--plan", action="store_true", help="say what it will try and take, after a probe of ten seconds; do not search"
     )
     given = parser.parse_args(arguments)
+    return exit_code(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
+    # Torch and Ray take seconds to import: neither --help nor Ctrl-C should wait for them.
+    from search.execution.rehearsal import check, plan
+    from search.execution.search import Request, search
+    from search.views.terminal import open_console
+
     overrides = {"data.wafers": given.data, "search.trials": given.trials, "search.time": given.time}
     request = Request(
         space=given.space,
@@ -65,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         detail=given.detail or "normal",
     )
     command = check if given.check else plan if given.plan else search
-    return exit_code(lambda: command(request, open_console()))
+    return command(request, open_console())
 
 
 if __name__ == "__main__":

@@ -148,7 +148,9 @@ class StudyScheduler(FIFOScheduler):
             case outcome if outcome == OK:
                 record = self._study.records[number]
                 record.slot = result["slot"]
-                record.place = f"{result['place']} on {result['hostname']}, pid {result['pid']}"
+                address = result["node_ip"]
+                host = result["hostname"] + ("" if address.startswith("127.") else f" ({address})")
+                record.place = f"{result['place']} on {host}, pid {result['pid']}"
                 return self._study.report(number, read_report(result)) is Decision.CONTINUE
             case outcome if outcome == REJECTED:
                 self._study.reject(number, result["reason"])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -55,7 +56,7 @@ class Nodes:
         self.environment = {**os.environ, "RAY_AUTH_MODE": "token", "NODES": str(path), "WAFER_SEARCH_FAKE_GPUS": "1"}
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.bridge = f"br{os.getpid() % 10**6}"
-        self.started = {}
+        self.started, self.wanted = {}, {}
         _ip("link", "add", self.bridge, "type", "bridge")
         _ip("addr", "add", f"{NET}.254/24", "dev", self.bridge)
         _ip("link", "set", self.bridge, "up")
@@ -84,14 +85,18 @@ class Nodes:
             command = ["ip", "netns", "exec", name, *start]
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
         self.started[number] = name, cable, process
+        self.wanted[number] = {"cpus": cpus, "gpus": gpus, "hidden": hidden}
 
     def wait_for(self, n):
-        """Wait until so many nodes are alive."""
+        """Wait until so many nodes are alive; one that the machine was too busy to start is started again."""
         code = f"import search.execution, ray; ray.init(address='{self.address}', log_to_driver=False)\n"
         code += "print(sum(node['Alive'] for node in ray.nodes()))"
         end = time.monotonic() + PATIENCE_S
         while (done := self.run("-c", code)).stdout.strip() != str(n):
             assert time.monotonic() < end, done.stdout + done.stderr
+            for number, wanted in list(self.wanted.items()):
+                if self.started[number][2].poll() is not None:
+                    self.add(number, **wanted)
             time.sleep(1)
 
     def run(self, *arguments, cwd=None):
@@ -121,6 +126,7 @@ class Nodes:
                         os.kill(int(pid), signal.SIGKILL)
             time.sleep(0.2)
         self.started[number][2].wait()
+        self.wanted.pop(number, None)
 
     def close(self):
         for number in sorted(self.started, reverse=True):
@@ -146,7 +152,7 @@ def nodes(tmp_path_factory):
         nodes.wait_for(1)
         for number in (2, 3):
             nodes.add(number, cpus=4, gpus=2)
-        nodes.wait_for(3)
+            nodes.wait_for(number)
         yield nodes
     finally:
         nodes.close()
@@ -209,16 +215,17 @@ class Search:
 
 
 def spans(rows):
-    """When each epoch ran, and on which GPU of which process: (start, end, GPU, trial)."""
+    """When each epoch ran, on which GPU of which node: (start, end, GPU, trial)."""
     for row in rows:
         if "objective" in row:
             seconds = row["train_seconds"] + row["val_seconds"]
-            yield row["elapsed"] - seconds, row["elapsed"], row["place"], row["trial"]
+            gpu = re.search(r"\((GPU \d+)\) on .* \((.*)\), pid", row["place"]).groups()
+            yield row["elapsed"] - seconds, row["elapsed"], gpu, row["trial"]
 
 
 def test_trials_share_gpus_as_the_space_says(nodes, tmp_path):
     tree = SPACE.replace("model: {choose: {", "model: {choose: {wafer_resnet: {width: [4], batch_size: [64]}, ") + GPUS
-    search = Search(nodes, tmp_path, space=tree.replace("epochs: [10, 20]", "epochs: [3, 4]"))
+    search = Search(nodes, tmp_path, space=tree.replace("epochs: [10, 20]", "epochs: [6, 8]"))
     search.start()
     said = search.wait_for_end()
 
@@ -228,13 +235,11 @@ def test_trials_share_gpus_as_the_space_says(nodes, tmp_path):
     rows = search.rows()
     models = {row["trial"]: row["config"]["model"] for row in rows}
     assert set(models.values()) == {"wafer_cnn", "wafer_resnet"}
-    found = [(a, b, place.split(", pid")[0].split("(")[1], place, trial) for a, b, place, trial in spans(rows)]
-    for a, b, gpu, place, trial in found:  # "GPU 1) on HOST"; both nodes have the same host here, so pids tell more
-        beside = {other for c, d, its, where, other in found if its == gpu and where != place and c < b and a < d}
-        if models[trial] == "wafer_resnet":
-            assert len(beside) <= 4  # of the other node's GPU of this number
-        else:
-            assert len(beside) <= 7
+    found = list(spans(rows))
+    assert len({gpu for *_, gpu, _ in found}) >= 2  # slots that start late may find nothing left to do
+    for start, end, gpu, trial in found:
+        beside = {other for a, b, its, other in found if its == gpu and a < end - 0.2 and start < b - 0.2} - {trial}
+        assert len(beside) <= (0 if models[trial] == "wafer_resnet" else 3)
 
 
 def test_a_search_outlives_a_dead_node_a_cut_cable_and_a_store_that_is_away(nodes, store, tmp_path):
