@@ -83,8 +83,17 @@ def pack(cluster: Cluster, study: Study, data: TrialData, console: Console) -> C
 
 
 def choose(tried: Sequence[Tried]) -> Slice:
-    """Choose the fewest side by side of those that train nearly as many samples per second as the best."""
+    """Choose the fewest side by side of those that train nearly as many samples per second as the best.
+
+    Raises:
+        ConfigError: If nothing worked.
+    """
     best = max(each.rate for each in tried)
+    if not best:
+        raise ConfigError(
+            f"resources.gpus: auto: {tried[0].model} does not train on a GPU here ({tried[0].reason}); "
+            "ask for less memory by batch_size, or say none"
+        )
     return min((each for each in tried if each.rate >= _CLOSE * best), key=lambda each: each.n).each
 
 
@@ -105,14 +114,18 @@ def try_gpu(
         for flat in choose_probes(config, n=len(config.space.models)):
             model = model_of(flat)
             cpus, best = packing.slices[model].cpus, 0.0
-            for n in _SIDE_BY_SIDE if model in models else ():
-                if n > 1 and n * cpus * max(node.gpus, 1) > node.cpus:
-                    break
-                tried = rigs.run(flat, n, Slice(cpus, math.floor(1e4 / n) / 1e4))
+            for n, gpus in count_side_by_side(node, cpus) if model in models else ():
+                tried = rigs.run(flat, n, Slice(cpus, gpus))
                 yield tried
                 if tried.rate < _GAIN * best or not tried.rate:
                     break
                 best = tried.rate
+
+
+def count_side_by_side(node: Node, cpus: int) -> list[tuple[int, float]]:
+    """List how many trials may share a GPU of a node, as its cores suffice for all of its GPUs, and each's share."""
+    most = max(1, int(node.cpus // (cpus * max(node.gpus, 1.0))))
+    return [(n, math.floor(1e4 / n) / 1e4) for n in _SIDE_BY_SIDE if n <= most]  # Ray counts to four digits
 
 
 class Rigs:

@@ -1,0 +1,110 @@
+"""`gpus: auto`: what is tried, what is chosen, what is remembered."""
+
+from io import StringIO
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from search.errors import ConfigError
+from search.execution import calibration
+from search.execution.calibration import Tried, choose, count_side_by_side, pack
+from search.execution.cluster import Cluster
+from search.execution.packing import Node, Slice, share_out
+from search.space.config import ResourcesConfig, TrialResources
+from search.study.records import StudyFolder
+
+
+def tried(*rates, model="wafer_cnn"):
+    return [Tried(model=model, n=n, each=Slice(1, 1 / n), rate=rate) for n, rate in rates]
+
+
+@pytest.mark.parametrize(
+    ("rates", "n"),
+    [
+        ([(1, 100.0)], 1),
+        ([(1, 100.0), (2, 180.0), (3, 181.0)], 2),
+        ([(1, 100.0), (2, 180.0), (3, 200.0)], 3),
+        ([(1, 100.0), (2, 0.0)], 1),
+        ([(1, 100.0), (2, 60.0)], 1),
+    ],
+)
+def test_the_fewest_that_come_close_to_the_best_are_chosen(rates, n):
+    assert choose(tried(*rates)) == Slice(1, 1 / n)
+
+
+def test_a_gpu_that_trains_nothing_is_said_to():
+    with pytest.raises(ConfigError, match=r"resources.gpus: auto: wafer_cnn does not train on a GPU here \(no room\)"):
+        choose([Tried(model="wafer_cnn", n=1, each=Slice(1, 1), rate=0.0, reason="no room")])
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "n"),
+    [
+        (Node("a", 16, 1), 1, [1, 2, 3, 4, 6, 8]),
+        (Node("a", 16, 4), 1, [1, 2, 3, 4]),
+        (Node("a", 16, 4), 2, [1, 2]),
+        (Node("a", 1, 4), 1, [1]),
+    ],
+)
+def test_no_more_share_a_gpu_than_there_are_cores_for_on_all_gpus(node, cpus, n):
+    found = count_side_by_side(node, cpus)
+
+    assert [each for each, _ in found] == n
+    assert all(Slice(cpus, gpus).count_on(Node("a", 1e9, 1)) == each for each, gpus in found)
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    """Stand in for GPUs, which no test machine has, and count how often one is asked."""
+    asked = []
+
+    def try_gpu(packing, config, models, data, classes):
+        asked.append(list(models))
+        for model in models:
+            yield from tried((1, 100.0), (2, 150.0 if model == "wafer_cnn" else 101.0), model=model)
+
+    monkeypatch.setattr(calibration, "try_gpu", try_gpu)
+    return asked
+
+
+def cluster(resources, n_gpus=2):
+    nodes = [Node("a", 16, n_gpus)]
+    return Cluster(packing=share_out(resources, ["wafer_cnn", "wafer_resnet"], nodes))
+
+
+@pytest.fixture
+def study(tmp_path):
+    """All that is asked of a study here."""
+    config = SimpleNamespace(resources=ResourcesConfig())
+    return SimpleNamespace(config=config, folder=StudyFolder(tmp_path), classes=())
+
+
+def test_what_was_found_out_is_remembered_for_the_same_device(measure, study):
+    said = StringIO()
+
+    found = [pack(cluster(ResourcesConfig(), n), study, None, Console(file=said)).packing for n in (2, 2, 4)]
+
+    assert found[0].slices == {"wafer_cnn": Slice(1, 0.5), "wafer_resnet": Slice(1, 1.0)}
+    assert found[1] == found[0]
+    assert measure == [["wafer_cnn", "wafer_resnet"]] * 2  # once for each device
+    assert "wafer_cnn: 2 side by side, 1 CPU and 0.5 GPU each: 150 samples/s" in said.getvalue()
+
+
+def test_nothing_is_tried_where_the_space_says_it_or_nothing_is_there(measure, study):
+    without = cluster(ResourcesConfig(), n_gpus=0)
+    assert pack(without, study, None, Console(quiet=True)) is without
+
+    study.config.resources = ResourcesConfig(gpus=0.25)
+    fixed = cluster(study.config.resources)
+    assert pack(fixed, study, None, Console(quiet=True)) is fixed
+    assert measure == []
+
+
+def test_what_one_model_is_given_is_not_tried_out(measure, study):
+    study.config.resources = ResourcesConfig(models={"wafer_resnet": TrialResources(gpus=0.25)})
+
+    found = pack(cluster(study.config.resources), study, None, Console(quiet=True)).packing
+
+    assert found.slices == {"wafer_cnn": Slice(1, 0.5), "wafer_resnet": Slice(1, 0.25)}
+    assert measure == [["wafer_cnn"]]
