@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
@@ -165,10 +166,14 @@ class StudyScheduler(FIFOScheduler):
         """Record that a process died; a trial whose failure was reported before is known already."""
         if _takes_no_more(self._study):
             return
-        details = _read_error(trial)
+        details, number = _read_error(trial), trial.config["number"]
+        reason = _summarise(details)
+        tell = self._study.lose if _has_lost_process(details) else self._study.fail
         with _one_step(self._study, self._interrupts):
-            self._study.fail(trial.config["number"], _summarise(details), details=details)
-            self._on_event(trial.config["number"])
+            if tell(number, reason, details=details):
+                n_epochs = len(self._study.records[number].reports)
+                sys.stderr.write(f"trial {number} lost its process after epoch {n_epochs} and goes on ({reason})\n")
+            self._on_event(number)
 
     def debug_string(self) -> str:
         """Name it in Tune's own logs."""
@@ -179,6 +184,13 @@ def _read_error(trial: Trial) -> str:
     """Read what Tune has written of an error; `Trial.get_error` looks for it where it will lie later."""
     path = Path(trial.error_file) if trial.error_file else None
     return path.read_text(encoding="utf-8") if path and path.exists() else ""
+
+
+def _has_lost_process(details: str) -> bool:
+    """Whether the process or its machine has gone, for whatever reason; one that cannot even begin has not."""
+    return re.search(r"\b(ActorDied|ActorUnavailable|NodeDied|WorkerCrashed)Error\b", details) is not None and (
+        "creation task" not in details
+    )
 
 
 def _summarise(details: str) -> str:

@@ -30,6 +30,7 @@ class TrialRecord:
         slot: Number of the slot that trains or has trained it, from 1; 0 before.
         place: The slot, its GPUs, machine and process in words.
         expected_memory: What it was planned to hold on its device, in bytes; 0 if nobody planned.
+        was_lost: Whether its process died once, in this attempt.
         reports: One per nominal epoch so far.
         values: Objective of each report.
         shortfalls: By how much each report misses the floors of single classes, together; 0 if it misses none.
@@ -44,6 +45,7 @@ class TrialRecord:
     slot: int = 0
     place: str = ""
     expected_memory: int = 0
+    was_lost: bool = False
     reports: list[EpochReport] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     shortfalls: list[float] = field(default_factory=list)

@@ -201,6 +201,25 @@ class Study:
             write_atomically(self.folder.failure(number), details)
         self._end(number, FAILED, reason)
 
+    def lose(self, number: int, reason: str, *, details: str = "") -> bool:
+        """Take note that a trial's process has died, or its machine: it goes on elsewhere from its checkpoint.
+
+        A machine that goes takes several trials with it, which says nothing of them. A trial that loses its process a
+        second time has failed: it may be what kills it.
+
+        Returns:
+            Whether it goes on.
+        """
+        if number not in self._live:
+            return False
+        record = self.records[number]
+        if record.was_lost or "retry_of" in record.origin:
+            self.fail(number, reason, details=details)
+            return False
+        record.was_lost = True
+        self._pause(number)
+        return True
+
     def halt(self, number: int, reason: str) -> None:
         """Pause a trial, and the search with it, because the machine lacks something that the user can provide."""
         if number in self._live:

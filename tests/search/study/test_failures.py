@@ -210,3 +210,42 @@ def test_an_epoch_that_is_reported_again_is_neither_recorded_nor_judged_again(fo
     assert decision is Decision.CONTINUE
     assert len(rows_of(folder)) == 4
     assert study.records[early].status == RUNNING
+
+
+def test_a_trial_that_loses_its_process_goes_on_where_it_was(folder, make_config, open_study):
+    with open_study(folder, make_config(trials=2)) as study:
+        number = study.ask().number
+        study.report(number, fake_report(1, quality=0.5, n_classes=len(study.classes)))
+
+        assert study.lose(number, "its machine is gone")
+        assert not study.lose(number, "its machine is gone")  # told twice
+
+        again = study.ask()
+        assert (again.number, again.epochs_done) == (number, 1)
+        assert study.count(FAILED) == 0
+
+
+def test_machines_that_take_many_trials_with_them_do_not_end_a_study(folder, make_config, open_study):
+    with open_study(folder, make_config(trials=12, failures=2)) as study:
+        asked = [study.ask().number for _ in range(6)]
+
+        assert all(study.lose(number, "its machine is gone") for number in asked)
+        assert [study.ask().number for _ in range(6)] == asked
+        drive(study, quality_of=quality_by_lr)
+        assert study.failure is None
+
+
+def test_a_trial_that_kills_its_process_again_and_again_fails(folder, make_config, open_study, journal_of):
+    """Three processes: the first, the one it goes on in, and that of its only retry."""
+    with open_study(folder, make_config(trials=2)) as study:
+        first = study.ask()
+        assert study.lose(first.number, "killed")
+        assert study.ask().number == first.number
+        assert not study.lose(first.number, "killed")
+        retry = study.ask()
+        assert retry.config == first.config
+        assert not study.lose(retry.number, "killed")
+
+        drive(study, quality_of=quality_by_lr)
+        assert study.is_judged
+        assert (study.count(FAILED), study.records[retry.number].origin) == (2, {"retry_of": first.number})
