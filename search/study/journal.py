@@ -1,7 +1,7 @@
 """The journal: an Optuna study in a file, one line for everything that happens to a trial. It is the truth."""
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -141,6 +141,9 @@ def read_configs(lines: Iterable[Mapping[str, Any]]) -> list[Config]:
 def recover(journal: Journal, folder: StudyFolder) -> tuple[dict[int, TrialRecord], float]:
     """Read what the journal knows, and drop the rows of trials.jsonl that it does not know.
 
+    A disk that lost the last line of trials.jsonl, though it had said that the line was safe, costs one trial: if that
+    had ended, it counts as failed, and so is tried again; if not, it reports the epoch again.
+
     Returns:
         The records by trial number, and the seconds that the study had run.
 
@@ -150,9 +153,14 @@ def recover(journal: Journal, folder: StudyFolder) -> tuple[dict[int, TrialRecor
     trials = {trial.number: trial for trial in journal.trials()}
     found = list(read_lines(folder.trials))
     rows = [row for row in found if row["trial"] in trials and _is_known(row, trials[row["trial"]])]
-    known = Counter(row["trial"] for row in rows if "objective" in row)
+    known: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        known[row["trial"]] += [row["epoch"]] if "objective" in row else []
     strays = {row["trial"] for row in found if row["trial"] not in trials}
-    strays |= {number for number, trial in trials.items() if known[number] != len(trial.intermediate_values)}
+    lost = {number for number, trial in trials.items() if known[number] != sorted(trial.intermediate_values)}
+    is_last = all(known[number] == sorted(trials[number].intermediate_values)[:-1] for number in lost)
+    if len(lost) > 1 or not is_last:
+        strays |= lost
     if strays:
         raise ConfigError(
             f"{folder.path}: {folder.journal.name} and {folder.trials.name} disagree on trial {min(strays)}, more than "
@@ -167,6 +175,8 @@ def recover(journal: Journal, folder: StudyFolder) -> tuple[dict[int, TrialRecor
         record.origin = {key: trial.user_attrs[key] for key in ("first", "retry_of") if key in trial.user_attrs}
         if trial.state.is_finished():
             record.status = trial.user_attrs.get("status", FAILED)
+            if number in lost:
+                record.status, record.reason = FAILED, f"its last report was lost from {folder.trials.name}"
     return dict(sorted(records.items())), max((row["elapsed"] for row in found), default=0.0)
 
 

@@ -417,6 +417,51 @@ def test_a_lost_file_is_not_taken_for_a_new_study(interrupted, make_config, open
         assert len(study.records) == 4
 
 
+@pytest.mark.parametrize("n_lost", [1, 2, 3])
+def test_a_disk_that_lost_the_last_line_costs_one_trial_and_one_that_lost_more_is_refused(
+    folder, make_config, open_study, n_lost
+):
+    with open_study(folder, make_config(trials=6)) as study:
+        drive(study, quality_of=quality_by_lr)
+    lines = folder.trials.read_text("utf-8").splitlines(keepends=True)
+    folder.trials.write_text("".join(lines[:-n_lost]), "utf-8")
+    if n_lost > 1:
+        with pytest.raises(ConfigError, match="more than a crash can explain"):
+            open_study(folder, make_config(trials=6))
+        return
+    [last] = {
+        number
+        for number, record in study.records.items()
+        if folder.trials.read_text().count(f'"trial": {number},') < len(record.reports)
+    }
+
+    with open_study(folder, make_config(trials=6)) as again:
+        drive(again, quality_of=quality_by_lr)
+
+    assert again.records[last].status == FAILED
+    assert again.records[last].reason == "its last report was lost from trials.jsonl"
+    [retry] = [record for record in again.records.values() if record.origin.get("retry_of") == last]
+    assert retry.values == study.records[last].values
+    with open_study(folder, make_config(trials=6)) as third:
+        assert third.is_judged
+        assert {n: r.status for n, r in third.records.items()} == {n: r.status for n, r in again.records.items()}
+
+
+@pytest.mark.parametrize("n_steps", [1, 2])
+def test_a_disk_that_lost_the_last_line_of_a_running_trial_costs_nothing(folder, make_config, open_study, n_steps):
+    with open_study(folder, make_config(trials=4, factor=None)) as study:
+        drive(study, quality_of=quality_by_lr, max_steps=n_steps, slots=1)
+    whole = folder.trials.read_text("utf-8").splitlines(keepends=True)
+    assert '"status": "running"' in whole[-1]
+    folder.trials.write_text("".join(whole[:-1]), "utf-8")
+
+    with open_study(folder, make_config(trials=4, factor=None)) as again:
+        drive(again, quality_of=quality_by_lr)
+
+    assert again.is_judged
+    assert again.count(FAILED) == 0
+
+
 def test_a_lost_row_is_noticed(interrupted, make_config, open_study):
     _, *others = interrupted.trials.read_text("utf-8").splitlines(keepends=True)
     interrupted.trials.write_text("".join(others), "utf-8")
