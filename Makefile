@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: search test test-fast check bench reproduce clean
+.PHONY: search test test-fast check bench reproduce chaos clean
 
 search: .venv/installed  ## search on data/wafers.parquet if it is there, else on synthetic wafers
 	$(BIN)/python -m search.run --space balanced_cnn.yaml --time 4m
@@ -18,16 +18,20 @@ test: .venv/installed-test  ## every test
 test-fast: .venv/installed-test  ## without those that start Ray or a process
 	$(BIN)/python -m pytest -m "not slow"
 
-check: .venv/installed-test  ## style and types
+check: .venv/installed-test  ## style, types, and whether a secret was committed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
 
 bench: .venv/installed  ## the speed of the training engine
 	$(BIN)/python -m benchmarks.engine
 
 reproduce: .venv/installed  ## the project deck's trainings, under its protocol and ours; needs data/wafers.parquet
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.deck
+
+chaos: .venv/installed-test  ## searches that are killed, starved and lied to, for half an hour; Linux only
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chaos --minutes 30
 
 clean:  ## remove the environment; data/ and results/ stay
 	rm -rf .venv

@@ -73,7 +73,13 @@ def test_one_that_never_answers_is_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "address", ["s3://key:secret@bucket/x", "s3://bucket/x?secret_key=1", "s3://bucket/a b", "s3://b#c"]
+    "address",
+    [
+        "s3://key:secret@bucket/x",  # pragma: allowlist secret
+        "s3://bucket/x?secret_key=1",
+        "s3://bucket/a b",
+        "s3://b#c",
+    ],
 )
 def test_an_address_holds_a_place_and_nothing_else(address):
     with pytest.raises(ConfigError, match="without a key, a password or options") as raised:

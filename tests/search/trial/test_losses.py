@@ -218,7 +218,7 @@ def test_logit_adjustment_is_one_by_default_and_then_speaks_of_equally_frequent_
 
 
 @pytest.mark.parametrize("beta", [0.5, 0.9, 0.999])
-def test_class_balance_weighs_by_the_inverse_of_the_papers_effective_number(logits, labels, beta):
+def test_class_balance_is_the_inverse_of_the_papers_effective_number(logits, labels, beta):
     effective = np.array([(1 - beta**n) / (1 - beta) for n in COUNTS.tolist()])
     weights = torch.from_numpy(1 / effective / (COUNTS.numpy() / effective).sum() * COUNTS.sum().item()).float()
     losses = functional.cross_entropy(logits, labels, reduction="none")
