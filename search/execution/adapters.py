@@ -9,6 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -168,7 +170,7 @@ class StudyScheduler(FIFOScheduler):
             return
         details, number = _read_error(trial), trial.config["number"]
         reason = _summarise(details)
-        tell = self._study.lose if _has_lost_process(details) else self._study.fail
+        tell = self._study.lose if _has_lost_process(trial) else self._study.fail
         with _one_step(self._study, self._interrupts):
             if tell(number, reason, details=details):
                 n_epochs = len(self._study.records[number].reports)
@@ -186,11 +188,11 @@ def _read_error(trial: Trial) -> str:
     return path.read_text(encoding="utf-8") if path and path.exists() else ""
 
 
-def _has_lost_process(details: str) -> bool:
+def _has_lost_process(trial: Trial) -> bool:
     """Whether the process or its machine has gone, for whatever reason; one that cannot even begin has not."""
-    return re.search(r"\b(ActorDied|ActorUnavailable|NodeDied|WorkerCrashed)Error\b", details) is not None and (
-        "creation task" not in details
-    )
+    path = Path(trial.pickled_error_file) if trial.pickled_error_file else None
+    error = ray.cloudpickle.loads(path.read_bytes()) if path and path.exists() else None  # of this process's own making
+    return isinstance(error, RayActorError) and "creation task" not in str(error)
 
 
 def _summarise(details: str) -> str:

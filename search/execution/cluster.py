@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants, state
+from ray._private import ray_constants, state, worker
 
 from search.errors import ConfigError
 from search.execution.packing import Node, Packing, share_out
@@ -77,6 +78,7 @@ def start_ray(
         raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
+    worker.print_to_stdstream = _say_first_line
     try:
         packing = share_out(resources, models, find_nodes())
     except ConfigError:
@@ -140,6 +142,12 @@ def _check_reachable(address: str) -> None:
     if address != "auto":
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def _say_first_line(data: dict[str, Any], *_: object, **__: object) -> None:
+    """Say what Ray has to say of a lost node without the last twenty lines of its log."""
+    lines = str(data["lines"][0]).splitlines() if data.get("lines") else []
+    sys.stderr.write("".join(f"Ray: {line}\n" for line in lines[:1]))
 
 
 def _own_folder() -> str | None:

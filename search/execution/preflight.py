@@ -76,10 +76,18 @@ def _ask_all(nodes: Sequence[Mapping[str, Any]], folder: StudyFolder, place: str
             reason = (str(error).strip().splitlines() or ["no reason"])[-1]
             yield f"{name}: does not answer ({type(error).__name__}: {reason})"
             continue
-        yield from (f"{name}: {problem}" for problem in _compare(found, mine, token, folder))
+        yield from (f"{name}: {problem}" for problem in compare(found, mine, token, folder))
 
 
-def _compare(found: Mapping[str, Any], mine: Mapping[str, str], token: str, folder: StudyFolder) -> Iterator[str]:
+def compare(found: Mapping[str, Any], mine: Mapping[str, str], token: str, folder: StudyFolder) -> Iterator[str]:
+    """Name everything that keeps a node from training this study's trials.
+
+    Args:
+        found: What `look_around` says there.
+        mine: Versions of the driver.
+        token: What the driver has written for it to read.
+        folder: Of the study.
+    """
     for name, version in found["versions"].items():
         if not version:
             yield f"has no {name}; install what the driver has there"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-NET = "10.77.9"
+NET = f"10.{20 + os.getpid() % 200}.{os.getpid() // 200 % 256}"  # another one for each process
 HEAD_PORT, DASHBOARD_PORT = 26379, 28265
 PATIENCE_S = 400  # of waiting for what comes within a minute on a free machine
 SPACE = """

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from search.trial.memory import byte_size, explain_out_of_memory, is_out_of_memory, peak_memory, restart_peak
+from search.trial.memory import (
+    byte_size,
+    explain_out_of_memory,
+    is_out_of_memory,
+    peak_memory,
+    restart_peak,
+    take_gpu_share,
+)
 
 CPU = torch.device("cpu")
 
@@ -101,3 +108,59 @@ def test_freed_memory_that_is_kept_is_not_cleared_again_by_the_system():
     }
 
     assert faults["kept"] < faults["returned"] / 5
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Stand in for CUDA: a GPU of 16 GiB, of which so much is free at each look."""
+    limits = []
+
+    def have(*free_gib):
+        looks = iter([*free_gib[:-1], *[free_gib[-1]] * 10_000])
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(next(looks) * 2**30), 16 * 2**30))
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: limits.append(share))
+        return limits
+
+    return have
+
+
+@pytest.mark.parametrize(("share", "limit"), [(1.0, 31 / 32), (0.5, 15 / 32), (0.25, 7 / 32), (4, 31 / 32), (0.01, 0)])
+def test_a_trial_may_take_its_share_of_a_gpu_less_what_cuda_takes(gpu, share, limit):
+    limits = gpu(16)
+
+    assert take_gpu_share(torch.device("cuda"), share) == 0
+    assert limits == pytest.approx([limit])
+
+
+def test_memory_that_is_being_freed_is_waited_for(gpu):
+    gpu(1, 1, 3, 9)
+
+    assert take_gpu_share(torch.device("cuda"), 0.5, patience_s=20) == 0
+
+
+def test_memory_that_nobody_frees_is_not_waited_for_long(gpu):
+    gpu(4)
+
+    held = take_gpu_share(torch.device("cuda"), 0.5, patience_s=20, still_s=0.3)
+
+    assert held == pytest.approx((0.9 * 8 - 0.5 - 4) * 2**30, abs=2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_trial_that_wants_more_than_its_share_runs_out_of_memory_itself():
+    code = """
+import torch
+from search.trial.memory import is_out_of_memory, take_gpu_share
+device = torch.device("cuda")
+total = torch.cuda.mem_get_info(device)[1]
+take_gpu_share(device, 0.25)
+small = torch.empty(int(0.1 * total), dtype=torch.uint8, device=device)
+try:
+    torch.empty(int(0.3 * total), dtype=torch.uint8, device=device)
+except Exception as error:
+    print(is_out_of_memory(error), torch.cuda.mem_get_info(device)[0] > total / 2)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert done.stdout.split() == ["True", "True"]
