@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
@@ -174,7 +175,8 @@ class StudyScheduler(FIFOScheduler):
         with _one_step(self._study, self._interrupts):
             if tell(number, reason, details=details):
                 n_epochs = len(self._study.records[number].reports)
-                sys.stderr.write(f"trial {number} lost its process after epoch {n_epochs} and goes on ({reason})\n")
+                why = textwrap.shorten(reason, 100)
+                sys.stderr.write(f"trial {number} lost its process after epoch {n_epochs} and goes on ({why})\n")
             self._on_event(number)
 
     def debug_string(self) -> str:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import traceback
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -119,24 +120,28 @@ class WaferTrial(tune.Trainable):
         self._training = None
 
     def _next_report(self) -> EpochReport:
-        place, key = self._config["checkpoint"], self._config["params"]
         if self._training is None:
-            restart_peak(self._device)
-            self._divide(self._config.get("division", 0))
-            saved = load_checkpoint(place, key=key)
-            params = from_flat(json.loads(key), where="trial", image_size=self._image_size)
-            self._training = train_and_evaluate(
-                params,
-                self._data,
-                generator=torch.Generator().manual_seed(params.seed),
-                state=saved[1] if saved else None,
-            )
-            if saved and saved[0].epoch > self._config["epochs_done"]:
-                return saved[0]  # a crash came between writing the checkpoint and recording its report
+            self._training = self._begin()
+        if self._unsaid:  # a crash came before they were recorded, or they were recorded where nobody can look any more
+            return self._unsaid.popleft()
         evaluation = next(self._training)
         self._keep_predictions(evaluation)
-        save_checkpoint(place, evaluation, classes=self._classes, key=key)
+        place, key = self._config["checkpoint"], self._config["params"]
+        save_checkpoint(place, evaluation, classes=self._classes, key=key, earlier=self._reports)
+        self._reports.append(evaluation.report)
         return evaluation.report
+
+    def _begin(self) -> Generator[Evaluation, None, nn.Module]:
+        """Begin a trial, or go on from its checkpoint."""
+        restart_peak(self._device)
+        self._divide(self._config.get("division", 0))
+        key = self._config["params"]
+        saved = load_checkpoint(self._config["checkpoint"], key=key)
+        self._reports = [*saved.earlier, saved.report] if saved else []
+        self._unsaid = deque(report for report in self._reports if report.epoch > self._config["epochs_done"])
+        params = from_flat(json.loads(key), where="trial", image_size=self._image_size)
+        generator = torch.Generator().manual_seed(params.seed)
+        return train_and_evaluate(params, self._data, generator=generator, state=saved.state if saved else None)
 
     def _divide(self, division: int) -> None:
         """Take on the data of another division; the one before it is let go."""

@@ -2,9 +2,9 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,7 +14,22 @@ from search.trial.learner import State
 from search.trial.training import EpochReport, Evaluation
 
 
-def save_checkpoint(place: Path | str, evaluation: Evaluation, *, classes: tuple[str, ...], key: str) -> None:
+class Saved(NamedTuple):
+    """What a checkpoint holds: the last report, the state to go on from, the reports before as far as they were kept."""
+
+    report: EpochReport
+    state: State
+    earlier: list[EpochReport]
+
+
+def save_checkpoint(
+    place: Path | str,
+    evaluation: Evaluation,
+    *,
+    classes: tuple[str, ...],
+    key: str,
+    earlier: Sequence[EpochReport] = (),
+) -> None:
     """Write a checkpoint atomically.
 
     Args:
@@ -22,9 +37,10 @@ def save_checkpoint(place: Path | str, evaluation: Evaluation, *, classes: tuple
         evaluation: What `train_and_evaluate` has just yielded.
         classes: Names of the K classes.
         key: Says which training this is; only the same training may go on from it.
+        earlier: Reports of the epochs before, where whoever goes on may not know them.
     """
-    report = json.dumps(report_to_row(evaluation.report, classes))
-    save_tensors({"key": key, "report": report, "state": evaluation.state}, place)
+    report, *before = (json.dumps(report_to_row(each, classes)) for each in (evaluation.report, *earlier))
+    save_tensors({"key": key, "report": report, "earlier": before, "state": evaluation.state}, place)
 
 
 def save_tensors(content: Mapping[str, Any], place: Path | str) -> None:
@@ -34,7 +50,7 @@ def save_tensors(content: Mapping[str, Any], place: Path | str) -> None:
     write_place(str(place), buffer.getvalue())
 
 
-def load_checkpoint(place: Path | str, *, key: str) -> tuple[EpochReport, State] | None:
+def load_checkpoint(place: Path | str, *, key: str) -> Saved | None:
     """Read a checkpoint; None if there is none, it is damaged, or it belongs to another training.
 
     Raises:
@@ -47,6 +63,7 @@ def load_checkpoint(place: Path | str, *, key: str) -> tuple[EpochReport, State]
         content: dict[str, Any] = torch.load(io.BytesIO(found), map_location="cpu", weights_only=True)
         if content["key"] != key:
             return None
-        return report_from_row(json.loads(content["report"])), content["state"]
+        report, *earlier = (report_from_row(json.loads(row)) for row in (content["report"], *content["earlier"]))
+        return Saved(report, content["state"], earlier)
     except Exception:  # noqa: BLE001 - torch raises anything on a damaged file; training then starts from the beginning
         return None

@@ -42,7 +42,9 @@ def saved(tmp_path, evaluation, classes):
 
 
 def test_a_checkpoint_gives_back_the_report_and_the_state(saved, evaluation):
-    report, state = load_checkpoint(saved, key="mine")
+    report, state, earlier = load_checkpoint(saved, key="mine")
+
+    assert earlier == []
 
     assert report == evaluation.report
     assert state.keys() == STATE.keys()
@@ -50,6 +52,14 @@ def test_a_checkpoint_gives_back_the_report_and_the_state(saved, evaluation):
     torch.testing.assert_close(state["model"], STATE["model"], rtol=0, atol=0)
     assert state["optimizer"] == STATE["optimizer"]
     assert torch.equal(state["generator"], STATE["generator"])
+
+
+def test_a_checkpoint_keeps_the_reports_before_for_whoever_does_not_know_them(tmp_path, evaluation, classes):
+    before = [fake_report(epoch, quality=0.9, n_classes=3) for epoch in (1, 2)]
+
+    save_checkpoint(tmp_path / "x.pt", evaluation, classes=classes, key="mine", earlier=before)
+
+    assert load_checkpoint(tmp_path / "x.pt", key="mine").earlier == before
 
 
 def test_nothing_is_left_beside_a_checkpoint(saved):
