@@ -4,11 +4,11 @@
 
 Searches balanced_cnn.yaml in simulated time through what Ray Tune calls: the searcher is asked for trials, and the
 scheduler is handed results as a slot returns them. Study, sampler, ASHA and files are the real ones, each line synced
-to the disk of --folder; there is no Ray and no training. One trial in 100 diverges, one in 500 loses its process.
+to the disk of --folder; there is no Ray and no training. One trial in 100 diverges, one in 500 breaks.
 
 Printed are the real milliseconds of every call, which part of it took long, the results per second that a controller
 can take, its memory as the search grows, and how long the study takes to open again. What Tune itself adds is not in
-it. A full run takes about an hour; the time of the disk is in it, so say which disk.
+it. A full run takes most of an hour; the time of the disk is in it, so say which disk.
 """
 
 import argparse
@@ -149,13 +149,19 @@ class FakeTrial:
     diverges: bool
     epoch: int = 0
     error_file: str | None = None
+    pickled_error_file: str | None = None
 
     def step(self) -> dict[str, Any]:
         """Return what `WaferTrial.step` and Tune would."""
         self.epoch += 1
-        about = {"hostname": "node", "pid": 1000 + self.config["slot"], "training_iteration": self.epoch}
+        about = {
+            "hostname": "node",
+            "node_ip": "127.0.0.1",
+            "pid": 1000 + self.config["slot"],
+            "training_iteration": self.epoch,
+        }
         if self.breaks and self.epoch == 2:
-            return about | {"outcome": FAILED, "reason": "RuntimeError: lost", "traceback": "RuntimeError: lost"}
+            return about | {"outcome": FAILED, "reason": "RuntimeError: broken", "traceback": "RuntimeError: broken"}
         if self.diverges and self.epoch == 2:
             return about | {"outcome": REJECTED, "reason": "loss became nan in epoch 2"}
         report = fake_report(self.epoch, quality=self.quality, n_classes=len(CLASSES))

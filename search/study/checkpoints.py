@@ -15,7 +15,7 @@ from search.trial.training import EpochReport, Evaluation
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds: the last report, the state to go on from, the reports before as far as they were kept."""
+    """What a checkpoint holds: the last report, the state to go on from, the reports before where they were kept."""
 
     report: EpochReport
     state: State
