@@ -99,7 +99,8 @@ class OptunaSampler:
         )
         self._ended.append((record, trial))
         self._remember(trial)
-        if len(self._memory.get_trials(deepcopy=False)) > 3 * HORIZON:
+        # Beginning anew copies every running trial: only once the memory has doubled, or each end would do it.
+        if len(self._memory.get_trials(deepcopy=False)) > max(3 * HORIZON, 2 * (HORIZON + len(self._running))):
             self._start_memory()
 
     def _start_memory(self) -> None:

@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 _STARTUP = 10  # quasi-random configurations before the first that the model proposes
 _ANYWHERE, _NEARBY, _PARENTS = 200, 400, 10  # candidates: from anywhere, and changed from the most promising
 _OBSERVATIONS, _FITTED = 300, 120  # that the model holds; that its length scales are fitted to
+_BELIEVED = 200  # of the running trials of which nothing is known yet, the latest that the model is told to expect
 _CONFIDENT = 0.75  # that a candidate works, of what is 1 if it is sure
 _WORST: Standing = (-math.inf, -math.inf)
 
@@ -119,7 +120,7 @@ class Surrogate:
         begun = list(self._begun.values())
         known = np.array([vector for record, vector in begun if record.status != RUNNING or record.values])
         parents = known[np.argsort(-self._predict(known)[0], kind="stable")[:_PARENTS]]
-        unknown = [vector for record, vector in begun if record.status == RUNNING and not record.values]
+        unknown = [vector for record, vector in begun if record.status == RUNNING and not record.values][-_BELIEVED:]
         if unknown:
             believed = self._at_end(np.array(unknown))
             self._model.condition(np.vstack([x, believed]), np.append(y, self._model.predict(believed)[0]))
