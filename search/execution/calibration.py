@@ -1,7 +1,7 @@
 """How many trials a GPU trains side by side best, found out by trying: what `resources.gpus: auto` means."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +13,17 @@ from rich.console import Console
 
 from search.errors import ConfigError
 from search.execution.cluster import Cluster
+from search.execution.device import find_share, make_planner
 from search.execution.packing import Node, Packing, Slice
 from search.execution.trainable import open_arrays, share_arrays
 from search.space.config import StudyConfig
 from search.space.space import Config, model_of
+from search.study.planning import plan_largest_of
 from search.study.probe import choose_probes, probe
 from search.study.records import read_json, write_json
 from search.study.study import Study
 from search.trial.data import TrialData
-from search.trial.memory import is_out_of_memory, keep_freed_memory, restart_peak, take_gpu_share
+from search.trial.memory import byte_size, is_out_of_memory, keep_freed_memory, restart_peak, take_gpu_share
 from search.views.terminal import say
 
 _SIDE_BY_SIDE = (1, 2, 3, 4, 6, 8)
@@ -73,7 +75,9 @@ def pack(cluster: Cluster, study: Study, data: TrialData, console: Console) -> C
     if not set(open_ones) <= known.keys():
         say(console, f"trying out how many trials a GPU trains best ({', '.join(open_ones)}) ...")
         tried = []
-        for each in try_gpu(packing, config, open_ones, data, study.classes):
+        planner = make_planner(config, data, auto=find_share(packing, open_ones[0]).auto)
+        needed = {model: plan_largest_of(config, planner, model) for model in open_ones}
+        for each in try_gpu(packing, config, needed, data, study.classes):
             say(console, f"  {each}")
             tried.append(each)
         known = {model: choose([each for each in tried if each.model == model]) for model in open_ones}
@@ -98,14 +102,14 @@ def choose(tried: Sequence[Tried]) -> Slice:
 
 
 def try_gpu(
-    packing: Packing, config: StudyConfig, models: Sequence[str], data: TrialData, classes: tuple[str, ...]
+    packing: Packing, config: StudyConfig, needed: Mapping[str, int], data: TrialData, classes: tuple[str, ...]
 ) -> Iterator[Tried]:
-    """Try one, two and more trials on one GPU, model by model, until more of them gain nothing.
+    """Try one, two and more trials on one GPU, model by model, until more of them gain nothing or do not fit.
 
     Args:
         packing: Of the cluster; all of its GPUs are taken to be alike.
         config: Of the study.
-        models: That are to be tried.
+        needed: Bytes that the largest trials of each model will hold, by the models that are to be tried; 0 if unknown.
         data: Training and validation wafers, on the CPU.
         classes: Names of the K classes.
     """
@@ -114,8 +118,14 @@ def try_gpu(
         for flat in choose_probes(config, n=len(config.space.models)):
             model = model_of(flat)
             cpus, best = packing.slices[model].cpus, 0.0
-            for n, gpus in count_side_by_side(node, cpus) if model in models else ():
-                tried = rigs.run(flat, n, Slice(cpus, gpus))
+            for n, gpus in count_side_by_side(node, cpus) if model in needed else ():
+                each = Slice(cpus, gpus)
+                usable = find_share(replace(packing, slices={model: each}), model).usable
+                if n > 1 and usable is not None and needed[model] > usable:
+                    lacking = f"the largest trials take {byte_size(needed[model])}, a share leaves {byte_size(usable)}"
+                    yield Tried(model=model, n=n, each=each, rate=0.0, reason=lacking)
+                    break
+                tried = rigs.run(flat, n, each)
                 yield tried
                 if tried.rate < _GAIN * best or not tried.rate:
                     break

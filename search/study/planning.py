@@ -113,6 +113,18 @@ def find_largest(
     return largest
 
 
+def plan_largest_of(config: StudyConfig, planner: Planner, model: str) -> int:
+    """Say how many bytes the trials of one model will hold, those with the largest numbers that the rules allow.
+
+    Returns:
+        0 if none was found, or planning fails.
+    """
+    dice = random.Random(0)
+    corner: dict[str, Scalar] = {"model": model} if config.space.values_of("model") else {}
+    flat = first_allowed(config, (_LargestDraw(dice, corner, 1 - i / _TRIES) for i in range(_TRIES)))
+    return planner.total(from_flat(flat, where="a sample", image_size=config.data.image_size)) if flat else 0
+
+
 def _draw_configs(config: StudyConfig, dice: random.Random) -> Iterator[dict[str, Scalar] | None]:
     """Draw flat configurations that a study would run: the largest, the `first` points, then random ones.
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from search.errors import ConfigError
-from search.execution import calibration
+from search.execution import calibration, device
 from search.execution.calibration import Tried, choose, count_side_by_side, pack
 from search.execution.cluster import Cluster
 from search.execution.packing import Node, Slice, share_out
@@ -59,18 +59,49 @@ def measure(monkeypatch):
     """Stand in for GPUs, which no test machine has, and count how often one is asked."""
     asked = []
 
-    def try_gpu(packing, config, models, data, classes):
-        asked.append(list(models))
-        for model in models:
+    def try_gpu(packing, config, needed, data, classes):
+        asked.append(list(needed))
+        for model in needed:
             yield from tried((1, 100.0), (2, 150.0 if model == "wafer_cnn" else 101.0), model=model)
 
     monkeypatch.setattr(calibration, "try_gpu", try_gpu)
+    monkeypatch.setattr(calibration, "make_planner", lambda config, data, auto: None)
+    monkeypatch.setattr(calibration, "plan_largest_of", lambda config, planner, model: 2**30)
     return asked
 
 
 def cluster(resources, n_gpus=2):
     nodes = [Node("a", 16, n_gpus)]
     return Cluster(packing=share_out(resources, ["wafer_cnn", "wafer_resnet"], nodes))
+
+
+def test_no_more_share_a_gpu_than_its_memory_holds(monkeypatch):
+    """Of a GPU of 16 GiB, a quarter leaves 3.1 GiB for tensors, and half of it 6.7."""
+
+    class FakeRigs:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def run(self, flat, n, each):
+            return Tried(model="wafer_cnn", n=n, each=each, rate=100.0 * n)
+
+    monkeypatch.setattr(calibration, "Rigs", FakeRigs)
+    monkeypatch.setattr(calibration, "choose_probes", lambda config, n: [{"model": "wafer_cnn"}])
+    monkeypatch.setattr(device, "_ask_smallest_gpu", lambda: (16 * 2**30, 9.0))
+    packing = share_out(ResourcesConfig(), ["wafer_cnn"], [Node("a", 16, 1)])
+    config = SimpleNamespace(space=SimpleNamespace(models=["wafer_cnn"]))
+
+    found = list(calibration.try_gpu(packing, config, {"wafer_cnn": 4 * 2**30}, None, ()))
+
+    assert [(each.n, each.rate) for each in found] == [(1, 100.0), (2, 200.0), (3, 300.0), (4, 0.0)]
+    assert found[-1].reason == "the largest trials take 4.00 GiB, a share leaves 3.10 GiB"
+    assert choose(found) == found[2].each
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from search.errors import ConfigError
 from search.space.config import Rule
 from search.space.expressions import parse_expression
-from search.study.planning import Planner, find_largest
+from search.study.planning import Planner, find_largest, plan_largest_of
 from search.trial.params import TrialParams
 from search.views.words import memory_plan
 
@@ -183,3 +183,21 @@ def test_a_trial_that_exceeds_its_share_is_warned_of(config, planner, usable, wo
 
     assert f"WARNING: a trial's share leaves {words} for that" in said
     assert "lower batch_size or data.image_size" in said
+
+
+def test_the_largest_of_each_model_is_planned_by_itself(load):
+    text = """
+data: {wafers: synthetic, image_size: 16}
+space:
+  model:
+    choose:
+      wafer_cnn: {width: [4, 8, 64], batch_size: [64, 512]}
+      wafer_resnet: {width: [4], batch_size: [32]}
+"""
+    config = load(text)
+    planner = Planner(data=config.data, n_train=1000, n_val=100, n_classes=9, auto=torch.float32)
+
+    large, small = (plan_largest_of(config, planner, model) for model in ("wafer_cnn", "wafer_resnet"))
+
+    assert large == find_largest(config, planner).estimate.total
+    assert 0 < small < large / 10
