@@ -30,7 +30,7 @@ bench: .venv/installed  ## the speed of the training engine
 reproduce: .venv/installed  ## the project deck's trainings, under its protocol and ours; needs data/wafers.parquet
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.deck
 
-chaos: .venv/installed-test  ## searches that are killed, starved and lied to, for half an hour; Linux only
+chaos: .venv/installed-test  ## searches that are killed, starved and lied to, for half an hour; Linux, as root, with cc
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chaos --minutes 30
 
 clean:  ## remove the environment; data/ and results/ stay
