@@ -94,6 +94,8 @@ def plan(request: Request, console: Console) -> int:
     with _doing(console, "encoding the wafers"):
         arrays = trial_data(found.dataset, config.data)
     where = f"; the cluster at {request.address} was not asked" if request.address else ""
+    if machine.gpus and any(config.resources.of(model)[1] == "auto" for model in machine.slices):
+        where += "; how many share a GPU is tried out when the search begins"
     say(console, f"machine: {machine.describe()}{where}")
     busy, n_cpus = os.getloadavg()[0], os.cpu_count() or 1
     if busy > n_cpus / 2:
