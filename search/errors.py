@@ -1,5 +1,7 @@
 """What can go wrong in a study, and what each kind means for it."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -52,5 +54,6 @@ def exit_code(command: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # a second one must not break the ending
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED

@@ -1,4 +1,5 @@
 import pickle
+import signal
 
 import pytest
 
@@ -53,7 +54,9 @@ def test_an_aborted_study_says_why_and_exits_1(capsys):
 
 
 def test_an_interruption_says_how_to_go_on_and_exits_130(capsys):
+    before = signal.getsignal(signal.SIGINT)
     code = exit_code(raising(KeyboardInterrupt()))
+    signal.signal(signal.SIGINT, before)
 
     assert code == 130
     assert capsys.readouterr() == ("", "interrupted; run the same command again to go on\n")
