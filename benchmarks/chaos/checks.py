@@ -138,7 +138,9 @@ def _check_journal(study: Path, rows: list[dict[str, Any]], *, scratch: Path) ->
             values[row["trial"]][row["epoch"]] = row["objective"]
     last = {row["trial"]: row["status"] for row in rows}
     found = []
-    for number, trial in trials.items():
+    # What a torn file has cost was tried again under another number; Optuna's journal cannot be told of that.
+    written_off = {row["trial"] for row in rows if row["reason"].startswith("its last report was lost")}
+    for number, trial in ((number, trial) for number, trial in trials.items() if number not in written_off):
         if trial.state in (TrialState.RUNNING, TrialState.WAITING):
             found.append(f"{ZOMBIE}: trial {number} is {trial.state.name} in the journal")
         if trial.intermediate_values != values[number]:

@@ -1,7 +1,8 @@
 """The journal: an Optuna study in a file, one line for everything that happens to a trial. It is the truth."""
 
 import math
-from collections import defaultdict
+import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.errors import ConfigError
 from search.space.space import Config, epochs_of
 from search.study.records import StudyFolder, cut_torn_line, read_lines, to_line, write_atomically
-from search.study.rows import COMPLETE, FAILED, TrialRecord, collect_rows
+from search.study.rows import COMPLETE, FAILED, TrialRecord, collect_rows, to_row
 
 _CREATE_TRIAL = 4
 _STATES = {COMPLETE: TrialState.COMPLETE, FAILED: TrialState.FAIL}  # all others end as PRUNED
@@ -153,31 +154,43 @@ def recover(journal: Journal, folder: StudyFolder) -> tuple[dict[int, TrialRecor
     trials = {trial.number: trial for trial in journal.trials()}
     found = list(read_lines(folder.trials))
     rows = [row for row in found if row["trial"] in trials and _is_known(row, trials[row["trial"]])]
-    known: dict[int, list[int]] = defaultdict(list)
-    for row in rows:
-        known[row["trial"]] += [row["epoch"]] if "objective" in row else []
+    elapsed = max((row["elapsed"] for row in found), default=0.0)
+    failed = {row["trial"] for row in rows if row["status"] == FAILED}
+    lost = _find_lost(rows, trials) - failed
     strays = {row["trial"] for row in found if row["trial"] not in trials}
-    lost = {number for number, trial in trials.items() if known[number] != sorted(trial.intermediate_values)}
-    is_last = all(known[number] == sorted(trials[number].intermediate_values)[:-1] for number in lost)
-    if len(lost) > 1 or not is_last:
+    if len(lost) > 1 or any(_count_lost(rows, trials[number]) != 1 for number in lost):
         strays |= lost
     if strays:
         raise ConfigError(
             f"{folder.path}: {folder.journal.name} and {folder.trials.name} disagree on trial {min(strays)}, more than "
             "a crash can explain; restore both from one backup, or use --study NAME for a new study"
         )
-    if folder.trials.exists():  # also cuts a torn last line
-        write_atomically(folder.trials, "".join(to_line(row) for row in rows))
     records = collect_rows(rows)
     for number, trial in trials.items():
         config = trial.user_attrs["config"]
         record = records.setdefault(number, TrialRecord(number=number, config=config, epochs=epochs_of(config)))
         record.origin = {key: trial.user_attrs[key] for key in ("first", "retry_of") if key in trial.user_attrs}
-        if trial.state.is_finished():
-            record.status = trial.user_attrs.get("status", FAILED)
-            if number in lost:
-                record.status, record.reason = FAILED, f"its last report was lost from {folder.trials.name}"
-    return dict(sorted(records.items())), max((row["elapsed"] for row in found), default=0.0)
+        if trial.state.is_finished() and number in lost:
+            record.status, record.reason = FAILED, f"its last report was lost from {folder.trials.name}"
+            rows.append(to_row(record, classes=(), elapsed=elapsed))
+        elif trial.state.is_finished():
+            record.status = FAILED if number in failed else trial.user_attrs.get("status", FAILED)
+    if folder.trials.exists():  # also cuts a torn last line
+        write_atomically(folder.trials, "".join(to_line(row) for row in rows))
+    return dict(sorted(records.items())), elapsed
+
+
+def _find_lost(rows: Sequence[Mapping[str, Any]], trials: Mapping[int, FrozenTrial]) -> set[int]:
+    """Find the trials whose reports do not all have a row."""
+    n_rows = Counter(row["trial"] for row in rows if "objective" in row)
+    return {number for number, trial in trials.items() if n_rows[number] != len(trial.intermediate_values)}
+
+
+def _count_lost(rows: Sequence[Mapping[str, Any]], trial: FrozenTrial) -> int:
+    """Count the reports of a trial that have no row; sys.maxsize if others than its last ones have none."""
+    epochs = [row["epoch"] for row in rows if row["trial"] == trial.number and "objective" in row]
+    reported = sorted(trial.intermediate_values)
+    return len(reported) - len(epochs) if epochs == reported[: len(epochs)] else sys.maxsize
 
 
 def _is_known(row: Mapping[str, Any], trial: FrozenTrial) -> bool:

@@ -1,5 +1,6 @@
 """Opening a study again goes on with it, however the last attempt ended."""
 
+import json
 import os
 import re
 import shutil
@@ -445,6 +446,9 @@ def test_a_disk_that_lost_the_last_line_costs_one_trial_and_one_that_lost_more_i
     with open_study(folder, make_config(trials=6)) as third:
         assert third.is_judged
         assert {n: r.status for n, r in third.records.items()} == {n: r.status for n, r in again.records.items()}
+    rows = [json.loads(line) for line in folder.trials.read_text("utf-8").splitlines()]
+    assert [row["status"] for row in rows if row["trial"] == last][-1] == "failed"
+    assert sum(row["status"] == "failed" for row in rows) == 1
 
 
 @pytest.mark.parametrize("n_steps", [1, 2])
