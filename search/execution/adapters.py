@@ -76,7 +76,8 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's config, None if it must wait, FINISHED if there is nothing more to wait for."""
-        if not self._packing.has_room(model_of(record.config) for record in self._study.running):
+        models = [model_of(record.config) for record in self._study.running]
+        if not self._study.failure and not self._packing.has_room(models):
             return None
         self._tidying.before_suggestion()
         assignment = None
