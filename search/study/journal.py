@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.errors import ConfigError
 from search.space.space import Config, epochs_of
 from search.study.records import StudyFolder, cut_torn_line, read_lines, to_line, write_atomically
-from search.study.rows import COMPLETE, FAILED, TrialRecord, collect_rows, to_row
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, TrialRecord, collect_rows, to_row
+from search.study.samplers import VIOLATION
 
 _CREATE_TRIAL = 4
 _STATES = {COMPLETE: TrialState.COMPLETE, FAILED: TrialState.FAIL}  # all others end as PRUNED
@@ -126,6 +127,12 @@ def describe_end(record: TrialRecord, classes: Sequence[str], shortfalls: Mappin
     if shortfalls:  # optuna-dashboard does not show Optuna's own constraints
         attributes["shortfalls"] = {floor: round(shortfall, 4) for floor, shortfall in shortfalls.items()}
     return attributes
+
+
+def find_violations(record: TrialRecord, shortfalls: Mapping[str, float]) -> dict[str, float]:
+    """What the sampler learns beside the objective: the floors, of stopped trials too, and whether it works."""
+    works = {"works": VIOLATION} if record.status == INFEASIBLE else {}
+    return {**shortfalls, **works}
 
 
 def read_configs(lines: Iterable[Mapping[str, Any]]) -> list[Config]:

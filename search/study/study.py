@@ -17,13 +17,12 @@ from search.errors import ConfigError, StudyAborted
 from search.space.config import StudyConfig
 from search.space.floors import find_shortfalls
 from search.space.space import Config, epochs_of, model_of
-from search.study.journal import Journal, describe_end, recover
+from search.study.journal import Journal, describe_end, find_violations, recover
 from search.study.pasha import make_judge
 from search.study.places import remove_place
 from search.study.proposer import Proposal, Proposer
 from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
-from search.study.samplers import VIOLATION
 from search.study.warm_start import read_warm_start
 from search.trial.params import TrialParams, from_flat
 from search.trial.training import EpochReport
@@ -370,7 +369,7 @@ class Study:
         """Tell the journal and the sampler how a trial ended, and tidy its checkpoint away."""
         self._live.discard(record.number)
         shortfalls = self._shortfalls(record)
-        violations = _violations(record, shortfalls)
+        violations = find_violations(record, shortfalls)
         self._journal.end(record, attributes=describe_end(record, self.classes, shortfalls), violations=violations)
         self._proposer.end(record, violations)
         if record.status in (COMPLETE, STOPPED):
@@ -400,7 +399,7 @@ class Study:
         points, trials = read_warm_start(self.folder)
         self._first.extend(points)
         for record, missing in trials:
-            self._proposer.learn(record, _violations(record, missing))
+            self._proposer.learn(record, find_violations(record, missing))
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
@@ -437,7 +436,7 @@ class Study:
             self._proposer.begin(record)
             self._rebuild_rungs(record)
             if record.status != RUNNING and record.number not in untold:
-                self._proposer.end(record, _violations(record, self._shortfalls(record)))
+                self._proposer.end(record, find_violations(record, self._shortfalls(record)))
                 self._consider(record)
         for number in untold:
             if self.records[number].status != RUNNING:  # it ended just before a crash: only its last row is there
@@ -449,9 +448,3 @@ class Study:
                 self._asha.remember(record.number, epoch=epoch, length=record.epochs, standing=(-shortfall, value))
             if record.status == INFEASIBLE:
                 self._asha.remember_failure(record.number, epoch=len(record.values) + 1, length=record.epochs)
-
-
-def _violations(record: TrialRecord, shortfalls: Mapping[str, float]) -> dict[str, float]:
-    """What the sampler learns beside the objective: the floors, of stopped trials too, and whether it works."""
-    works = {"works": VIOLATION} if record.status == INFEASIBLE else {}
-    return {**shortfalls, **works}

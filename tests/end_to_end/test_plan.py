@@ -96,7 +96,7 @@ BAD = {
     "a file for a folder": (["--space", "good.yaml", "--check", "--results", "two.yaml/below"], "cannot be written"),
     "no study to learn from": (["--space", "good.yaml", "--check", "--warm-start", "nowhere"], "no study there"),
     "both": (["--space", "good.yaml", "--check", "--plan"], "not allowed with argument"),
-    "too small a machine": (["--space", "large.yaml", "--plan"], "a trial asks for 1000 CPUs"),
+    "too small a machine": (["--space", "large.yaml", "--plan"], "a trial of wafer_cnn asks for 1000 CPUs"),
 }
 
 
