@@ -13,7 +13,7 @@ from rich.console import Console
 
 from search.errors import ConfigError
 from search.execution.cluster import Cluster
-from search.execution.device import find_share, make_planner
+from search.execution.device import find_shares, make_planner
 from search.execution.packing import Node, Packing, Slice
 from search.execution.trainable import open_arrays, share_arrays
 from search.space.config import StudyConfig
@@ -75,7 +75,7 @@ def pack(cluster: Cluster, study: Study, data: TrialData, console: Console) -> C
     if not set(open_ones) <= known.keys():
         say(console, f"trying out how many trials a GPU trains best ({', '.join(open_ones)}) ...")
         tried = []
-        planner = make_planner(config, data, auto=find_share(packing, open_ones[0]).auto)
+        planner = make_planner(config, data, auto=find_shares(packing)[open_ones[0]].auto)
         needed = {model: plan_largest_of(config, planner, model) for model in open_ones}
         for each in try_gpu(packing, config, needed, data, study.classes):
             say(console, f"  {each}")
@@ -117,10 +117,13 @@ def try_gpu(
     with Rigs(node, config, data, classes) as rigs:
         for flat in choose_probes(config, n=len(config.space.models)):
             model = model_of(flat)
+            if model not in needed:
+                continue
             cpus, best = packing.slices[model].cpus, 0.0
-            for n, gpus in count_side_by_side(node, cpus) if model in needed else ():
-                each = Slice(cpus, gpus)
-                usable = find_share(replace(packing, slices={model: each}), model).usable
+            ways = {n: Slice(cpus, gpus) for n, gpus in count_side_by_side(node, cpus)}
+            shares = find_shares(replace(packing, slices={str(n): each for n, each in ways.items()}))
+            for n, each in ways.items():
+                usable = shares[str(n)].usable
                 if n > 1 and usable is not None and needed[model] > usable:
                     lacking = f"the largest trials take {byte_size(needed[model])}, a share leaves {byte_size(usable)}"
                     yield Tried(model=model, n=n, each=each, rate=0.0, reason=lacking)
@@ -142,13 +145,10 @@ class Rigs:
     """Processes that train side by side on one GPU, or on the cores of a machine without one; a context manager."""
 
     def __init__(self, node: Node, config: StudyConfig, data: TrialData, classes: tuple[str, ...]) -> None:
-        size = config.data.image_size
-        self._config = config
-        self._arrays = ray.put(share_arrays(data, classes=classes, image_size=size))
-        gpus = min(node.gpus, 1.0)
-        self._cpus = math.floor(node.cpus / max(node.gpus, 1.0))
-        self._room = placement_group([{"CPU": self._cpus, **({"GPU": gpus} if gpus else {})}])
-        self._gpus = gpus
+        self._arrays = ray.put(share_arrays(data, classes=classes, image_size=config.data.image_size))
+        self._gpus = min(node.gpus, 1.0)
+        cpus = math.floor(node.cpus / max(node.gpus, 1.0))
+        self._room = placement_group([{"CPU": cpus, **({"GPU": self._gpus} if self._gpus else {})}])
         self._rigs: list[Any] = []
 
     def __enter__(self) -> "Rigs":

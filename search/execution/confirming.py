@@ -12,7 +12,7 @@ from search.errors import DONE, INTERRUPTED, ConfigError
 from search.execution.calibration import pack
 from search.execution.cluster import Cluster, start_ray, stop_ray
 from search.execution.copying import Forget, keep_copy
-from search.execution.device import find_share, make_planner
+from search.execution.device import find_shares, make_planner
 from search.execution.interrupts import Interrupts
 from search.execution.observers import Observers
 from search.execution.preflight import check_nodes
@@ -184,7 +184,7 @@ def _run(
         say(chat, cluster.packing.describe())
     text = dump_yaml(config.to_tree())
     record_attempt(folder, config, data, space_text=text, device=cluster.packing.device)
-    auto = find_share(cluster.packing, config.space.models[0]).auto
+    auto = find_shares(cluster.packing)[config.space.models[0]].auto
     confirmation.plan = make_planner(config, arrays, auto=auto).total
     view = SearchView(confirmation, console, marks=marks_of(data), detail=request.detail)
     with Observers([view], on_broken=partial(say, chat)) as observers:

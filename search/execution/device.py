@@ -34,16 +34,28 @@ class Share:
     auto: torch.dtype
 
 
-def find_share(packing: Packing, model: str) -> Share:
-    """Find out what a trial of a model gets, in a running Ray; several GPUs count as one, which is all that it uses."""
-    gpus = packing.slices[model].gpus
-    if not gpus:
-        free = ray.cluster_resources().get("memory", 0)  # type: ignore[no-untyped-call]
-        usable = usable_memory(int(free) // packing.slots, on_gpu=False) if free else None
-        return Share(usable=usable, auto=choose_dtype("auto", torch.device("cpu")))
-    memory, capability = _ask_smallest_gpu()
-    usable = usable_memory(int(memory * min(gpus, 1.0)), on_gpu=True) if memory else None
-    return Share(usable=usable, auto=torch.bfloat16 if capability >= _NATIVE_BF16 else torch.float32)
+def find_shares(packing: Packing, *, free: int | None = None) -> dict[str, Share]:
+    """Find out what a trial of each model gets; several GPUs count as one, which is all that it uses.
+
+    Args:
+        packing: Of the trials.
+        free: Memory of all CPU trials together, in bytes; None if unknown.
+    """
+    memory, capability = _ask_smallest_gpu() if packing.gpus else (0, 0.0)
+
+    def share(gpus: float) -> Share:
+        if not gpus:
+            usable = usable_memory(free // packing.slots, on_gpu=False) if free else None
+            return Share(usable=usable, auto=choose_dtype("auto", torch.device("cpu")))
+        usable = usable_memory(int(memory * min(gpus, 1.0)), on_gpu=True) if memory else None
+        return Share(usable=usable, auto=torch.bfloat16 if capability >= _NATIVE_BF16 else torch.float32)
+
+    return {model: share(each.gpus) for model, each in packing.slices.items()}
+
+
+def free_memory() -> int:
+    """Ask a running Ray how many bytes it has for processes, on all nodes together."""
+    return int(ray.cluster_resources().get("memory", 0))  # type: ignore[no-untyped-call]
 
 
 def _ask_smallest_gpu() -> tuple[int, float]:

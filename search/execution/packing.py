@@ -7,6 +7,8 @@ from typing import NamedTuple
 from search.errors import ConfigError
 from search.space.config import ResourcesConfig
 
+# Set, it lets trials train on the CPU though Ray lends them a GPU: for rehearsing on a machine that has none.
+FAKE_GPUS = "WAFER_SEARCH_FAKE_GPUS"
 # A share such as 0.1 is not exact in binary.
 _EXACT = 1e-6
 

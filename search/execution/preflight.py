@@ -15,6 +15,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.errors import ConfigError
+from search.execution.packing import FAKE_GPUS
 from search.study.places import is_address, read_place, remove_place, write_place
 from search.study.records import StudyFolder
 
@@ -156,7 +157,7 @@ def code_to_ship() -> dict[str, Any]:
     """Describe what the nodes of a cluster need of this project: its code, and what opens a store but is no secret."""
     here = Path(__file__).parents[2]
     names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
-    kept = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_USAGE_STATS_ENABLED", "WAFER_SEARCH_FAKE_GPUS", *names)
+    kept = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_USAGE_STATS_ENABLED", FAKE_GPUS, *names)
     return {
         "py_modules": [str(here / package) for package in ("search", "models", "data_pipeline")],
         "excludes": ["**/__pycache__", "**/*.pyc"],

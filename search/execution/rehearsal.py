@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from search.errors import DONE, ConfigError
-from search.execution.device import Share, find_share, plan_memory
+from search.execution.device import find_shares, plan_memory
 from search.execution.packing import Node, Packing, share_out
 from search.execution.search import Prepared, Request, prepare
 from search.study.data import absent_classes, describe, trial_data
@@ -24,9 +24,7 @@ from search.study.probe import Probe, choose_probes, probe_all
 from search.study.records import RESULTS, StudyFolder, read_lines
 from search.study.rows import FAILED, RUNNING, collect_rows
 from search.trial.data import TrialData
-from search.trial.evaluation import choose_dtype
 from search.trial.memory import keep_freed_memory
-from search.trial.memory_plan import usable_memory
 from search.views.plan import (
     constants,
     disk_lines,
@@ -106,7 +104,7 @@ def plan(request: Request, console: Console) -> int:
     probes = _probe(found, arrays, machine, console)
     _say_all(console, time_lines(config, outlook, probes, slots=machine.slots, gpus=machine.gpus))
     with _doing(console, "planning memory"):
-        shares = {model: _find_share(machine, model) for model in machine.slices}
+        shares = find_shares(machine, free=_available_memory())
         planner, largest = plan_memory(config, arrays, shares, console)
     good = [probed for probed in probes if isinstance(probed, Probe)]
     if good:
@@ -141,20 +139,12 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _find_share(machine: Packing, model: str) -> Share:
-    """Do as `find_share`, which asks Ray on a machine without GPUs."""
-    if machine.slices[model].gpus:
-        return find_share(machine, model)
-    free = _available_memory()
-    usable = None if free is None else usable_memory(int(_OF_AVAILABLE * free) // machine.slots, on_gpu=False)
-    return Share(usable=usable, auto=choose_dtype("auto", torch.device("cpu")))
-
-
 def _available_memory() -> int | None:
-    """Bytes that Linux could give to new processes; None elsewhere."""
+    """Bytes that Ray would have for processes, of those that Linux could give to new ones; None elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return int(_OF_AVAILABLE * available)
     except (OSError, ValueError, StopIteration):
         return None
 

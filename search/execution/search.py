@@ -15,7 +15,7 @@ from search.execution.calibration import pack
 from search.execution.cluster import Cluster, start_ray, stop_ray
 from search.execution.confirming import ConfirmRequest, confirm_study
 from search.execution.copying import Forget, keep_copy
-from search.execution.device import find_share, plan_memory
+from search.execution.device import find_shares, free_memory, plan_memory
 from search.execution.gauges import Gauges
 from search.execution.interrupts import Interrupts
 from search.execution.observers import Observer, Observers
@@ -174,8 +174,7 @@ def _search(found: Prepared, request: Request, console: Console, forget: Forget)
         cluster = pack(cluster, study, arrays, chat)
         _say_where(cluster, chat)
         study.gpus_of = lambda model: cluster.packing.slices[model].gpus
-        shares = {model: find_share(cluster.packing, model) for model in config.space.models}
-        planner, largest = plan_memory(config, arrays, shares, chat)
+        planner, largest = plan_memory(config, arrays, find_shares(cluster.packing, free=free_memory()), chat)
         study.plan = planner.total if largest else None
         with _observe(study, request, console, marks=marks_of(data)) as observers:
             is_over = run_trials(study, arrays, cluster, on_event=observers.on_event, interrupts=interrupts)

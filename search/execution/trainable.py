@@ -21,6 +21,7 @@ from torch import nn
 
 from data_pipeline.batches import plain_batches, wrap_arrays
 from search.errors import ConfigError, TrialFailed
+from search.execution.packing import FAKE_GPUS
 from search.study.checkpoints import load_checkpoint, save_checkpoint
 from search.study.places import write_place
 from search.study.rows import report_from_row, report_to_row
@@ -37,8 +38,6 @@ from search.trial.memory import (
 from search.trial.params import from_flat
 from search.trial.training import EpochReport, Evaluation, train_and_evaluate
 
-# Set, it lets trials train on the CPU though Ray lends them a GPU: for rehearsing on a machine that has none.
-FAKE_GPUS = "WAFER_SEARCH_FAKE_GPUS"
 OK, REJECTED, HALTED, FAILED = "ok", "rejected", "halted", "failed"
 Rows = NDArray[np.int64]
 

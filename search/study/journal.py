@@ -1,7 +1,6 @@
 """The journal: an Optuna study in a file, one line for everything that happens to a trial. It is the truth."""
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -165,7 +164,7 @@ def recover(journal: Journal, folder: StudyFolder) -> tuple[dict[int, TrialRecor
     failed = {row["trial"] for row in rows if row["status"] == FAILED}
     lost = _find_lost(rows, trials) - failed
     strays = {row["trial"] for row in found if row["trial"] not in trials}
-    if len(lost) > 1 or any(_count_lost(rows, trials[number]) != 1 for number in lost):
+    if len(lost) > 1 or not all(_lacks_only_the_last(rows, trials[number]) for number in lost):
         strays |= lost
     if strays:
         raise ConfigError(
@@ -193,11 +192,10 @@ def _find_lost(rows: Sequence[Mapping[str, Any]], trials: Mapping[int, FrozenTri
     return {number for number, trial in trials.items() if n_rows[number] != len(trial.intermediate_values)}
 
 
-def _count_lost(rows: Sequence[Mapping[str, Any]], trial: FrozenTrial) -> int:
-    """Count the reports of a trial that have no row; sys.maxsize if others than its last ones have none."""
+def _lacks_only_the_last(rows: Sequence[Mapping[str, Any]], trial: FrozenTrial) -> bool:
+    """Whether all reports of a trial but its last have a row."""
     epochs = [row["epoch"] for row in rows if row["trial"] == trial.number and "objective" in row]
-    reported = sorted(trial.intermediate_values)
-    return len(reported) - len(epochs) if epochs == reported[: len(epochs)] else sys.maxsize
+    return epochs == sorted(trial.intermediate_values)[:-1]
 
 
 def _is_known(row: Mapping[str, Any], trial: FrozenTrial) -> bool:

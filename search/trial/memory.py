@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from search.errors import first_line
+
 # What torch and its libraries say, besides torch.OutOfMemoryError: the CPU's allocator, C++, CUDA's libraries, oneDNN.
 _OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "alloc_failed", "could not create a memory")
 
@@ -100,8 +102,7 @@ def explain_out_of_memory(error: BaseException, *, batch_size: int, expected: in
         'out of memory at batch_size 512 (expected 8.00 GiB, peak 6.00 GiB): MemoryError'
     """
     planned = f"expected {byte_size(expected)}, " if expected else ""
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"out of memory at batch_size {batch_size} ({planned}peak {byte_size(peak)}): {first_line}"
+    return f"out of memory at batch_size {batch_size} ({planned}peak {byte_size(peak)}): {first_line(error)}"
 
 
 def byte_size(size: int) -> str:

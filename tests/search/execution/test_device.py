@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from search.execution.device import Share, find_share
+from search.execution.device import Share, find_shares
 from search.execution.packing import Node, Packing, Slice
 
 
@@ -22,7 +22,7 @@ def nvidia_smi(tmp_path, monkeypatch):
 
 def share_of(gpus):
     packing = Packing(nodes=(Node("a", 8, 8),), slices={"wafer_cnn": Slice(1, gpus)})
-    return find_share(packing, "wafer_cnn")
+    return find_shares(packing)["wafer_cnn"]
 
 
 @pytest.mark.parametrize(("gpus", "usable_mib"), [(1, 8704), (4, 8704), (0.5, 4096), (0.05, 0)])
