@@ -65,12 +65,18 @@ def pack(cluster: Cluster, study: Study, data: TrialData, console: Console) -> C
         study: Whose trials are to be packed.
         data: Training and validation wafers, on the CPU.
         console: Where to say what was tried.
+
+    Returns:
+        The cluster, packed so.
+
+    Raises:
+        ConfigError: If a model does not train on a GPU, or nothing is free to try it on.
     """
     packing, config = cluster.packing, study.config
     open_ones = [model for model in packing.slices if packing.gpus and config.resources.of(model)[1] == "auto"]
     if not open_ones:
         return cluster
-    path = study.folder.path / "packing.json"
+    path = study.folder.packing
     known = _read(path, packing.device) if path.exists() else {}
     if not set(open_ones) <= known.keys():
         say(console, f"trying out how many trials a GPU trains best ({', '.join(open_ones)}) ...")
@@ -80,7 +86,9 @@ def pack(cluster: Cluster, study: Study, data: TrialData, console: Console) -> C
         for each in try_gpu(packing, config, needed, data, study.classes):
             say(console, f"  {each}")
             tried.append(each)
-        known = {model: choose([each for each in tried if each.model == model]) for model in open_ones}
+        by_model = {model: [each for each in tried if each.model == model] for model in open_ones}
+        # What the rules forbid altogether is not tried, and no trial will have it.
+        known = {model: choose(mine) if mine else packing.slices[model] for model, mine in by_model.items()}
         write_json(path, {"device": packing.device, "slices": known, "tried": [_to_json(each) for each in tried]})
     slices = {model: known[model] if model in open_ones else each for model, each in packing.slices.items()}
     return replace(cluster, packing=replace(packing, slices=slices))

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants, state, worker
 
-from search.errors import ConfigError
+from search.errors import ConfigError, first_line
 from search.execution.packing import Node, Packing, share_out
 from search.execution.preflight import code_to_ship
 from search.space.config import ResourcesConfig
@@ -73,7 +73,7 @@ def start_ray(
             )
     except (OSError, ValueError, RuntimeError) as error:
         where = f"--address {address}: no Ray cluster there" if address else "Ray cannot be started here"
-        raise ConfigError(f"{where} ({str(error).splitlines()[0]})") from None
+        raise ConfigError(f"{where} ({first_line(error)})") from None
     except SystemExit:  # Ray's own handler of SIGTERM, from its first moment on
         raise KeyboardInterrupt from None
     finally:

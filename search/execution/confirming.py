@@ -9,13 +9,12 @@ from rich.console import Console
 
 from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
-from search.execution.calibration import pack
-from search.execution.cluster import Cluster, start_ray, stop_ray
+from search.execution.cluster import Cluster, stop_ray
 from search.execution.copying import Forget, keep_copy
 from search.execution.device import find_shares, make_planner
 from search.execution.interrupts import Interrupts
 from search.execution.observers import Observers
-from search.execution.preflight import check_nodes
+from search.execution.opening import open_cluster
 from search.execution.tuner import run_trials
 from search.space.config import ConfirmConfig, StudyConfig
 from search.space.config_file import load_study_config
@@ -34,7 +33,7 @@ from search.study.confirmation import (
     read_logits,
 )
 from search.study.confirmed import Confirmed, write_confirmed
-from search.study.data import check_same_data, describe, open_data, size_of, trial_data
+from search.study.data import check_same_data, describe, open_data, trial_data
 from search.study.judging import conclude
 from search.study.marks import marks_of
 from search.study.places import read_place, remove_place
@@ -176,12 +175,7 @@ def _run(
     data = describe_data(dataset)
     arrays = trial_data(dataset, config.data)
     if cluster is None:
-        say(chat, "starting Ray ...")
-        cluster = start_ray(request.address, config.resources, config.space.models, dashboard=request.dashboard)
-        if not cluster.is_ours:
-            say(chat, check_nodes(folder, data_bytes=size_of(arrays)))
-        cluster = pack(cluster, confirmation, arrays, chat)
-        say(chat, cluster.packing.describe())
+        cluster = open_cluster(confirmation, arrays, chat, address=request.address, dashboard=request.dashboard)
     text = dump_yaml(config.to_tree())
     record_attempt(folder, config, data, space_text=text, device=cluster.packing.device)
     auto = find_shares(cluster.packing)[config.space.models[0]].auto

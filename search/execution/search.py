@@ -11,22 +11,20 @@ from threadpoolctl import threadpool_limits
 
 from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
-from search.execution.calibration import pack
-from search.execution.cluster import Cluster, start_ray, stop_ray
+from search.execution.cluster import Cluster, stop_ray
 from search.execution.confirming import ConfirmRequest, confirm_study
 from search.execution.copying import Forget, keep_copy
 from search.execution.device import find_shares, free_memory, plan_memory
 from search.execution.gauges import Gauges
 from search.execution.interrupts import Interrupts
 from search.execution.observers import Observer, Observers
-from search.execution.packing import Packing
-from search.execution.preflight import check_nodes
+from search.execution.opening import open_cluster
 from search.execution.tuner import run_trials
 from search.space.config import StudyConfig
 from search.space.config_file import find_space, is_study_name, load_study_config
 from search.space.space import Branch
 from search.study.best import write_best
-from search.study.data import absent_classes, check_objective, describe, open_data, size_of, trial_data
+from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
 from search.study.finding import locate_study
 from search.study.marks import marks_of
 from search.study.places import is_address
@@ -159,20 +157,15 @@ def _search(found: Prepared, request: Request, console: Console, forget: Forget)
         if study.is_over:
             return _finish(study, dataset, console, is_over=True), None
         arrays = trial_data(dataset, config.data)
-        say(chat, "starting Ray ...")
         try:
-            cluster = start_ray(request.address, config.resources, config.space.models, dashboard=request.dashboard)
-            _check_gpu_hours(config, cluster.packing)
-            if not cluster.is_ours:
-                say(chat, check_nodes(folder, data_bytes=size_of(arrays)))
+            _learn_from_earlier(study, request, data, chat)
+            cluster = open_cluster(study, arrays, chat, address=request.address, dashboard=request.dashboard)
         except ConfigError:
             remove_if_unstarted(folder)
             raise
-        _learn_from_earlier(study, request, data, chat)
         device = cluster.packing.device
         record_attempt(folder, config, data, space_text=found.space_file.read_text("utf-8"), device=device)
-        cluster = pack(cluster, study, arrays, chat)
-        _say_where(cluster, chat)
+        _say_dashboard(cluster, chat)
         study.gpus_of = lambda model: cluster.packing.slices[model].gpus
         planner, largest = plan_memory(config, arrays, find_shares(cluster.packing, free=free_memory()), chat)
         study.plan = planner.total if largest else None
@@ -190,16 +183,6 @@ def _observe(study: Study, request: Request, console: Console, *, marks: Sequenc
     if request.tensorboard:
         observers.append(TensorBoardLog(study))
     return Observers(observers, on_broken=lambda text: sys.stderr.write(f"{text}\n"))  # the view shows that, too
-
-
-def _check_gpu_hours(config: StudyConfig, packing: Packing) -> None:
-    """Refuse to count GPU hours where there are none.
-
-    Raises:
-        ConfigError: If they are limited, but trials get no GPU.
-    """
-    if config.search.gpu_hours is not None and not packing.gpus:
-        raise ConfigError("search.gpu_hours: trials get no GPU here; use search.time, or give them one")
 
 
 def _learn_from_earlier(study: Study, request: Request, data: dict[str, object], console: Console) -> None:
@@ -227,8 +210,7 @@ def _say_how_far(study: Study, console: Console) -> None:
         )
 
 
-def _say_where(cluster: Cluster, console: Console) -> None:
-    say(console, cluster.packing.describe())
+def _say_dashboard(cluster: Cluster, console: Console) -> None:
     if cluster.dashboard:
         say(
             console,

@@ -57,27 +57,10 @@ def run_trials(
         study.failure = study.failure or StudyAborted(reason)
         interrupts.end_from_thread(reason, within_s=15)
 
+    searcher = StudySearcher(study, packing=cluster.packing, arrays=shared, brief=brief, interrupts=interrupts)
+    scheduler = StudyScheduler(study, on_event=on_event, interrupts=interrupts)
     with tempfile.TemporaryDirectory(prefix="wafer-search-") as scratch:
-        tuner = tune.Tuner(
-            WaferTrial,  # not in with_parameters, which would hide its name from the dashboard
-            tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(
-                    study, packing=cluster.packing, arrays=shared, brief=brief, interrupts=interrupts
-                ),
-                scheduler=StudyScheduler(study, on_event=on_event, interrupts=interrupts),
-                num_samples=-1,
-                max_concurrent_trials=cluster.packing.slots,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                storage_path=scratch,
-                name="tune",
-                verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=0),
-            ),
-        )
+        tuner = _make_tuner(searcher, scheduler, slots=cluster.packing.slots, scratch=scratch)
         watch = Watch(doors_of_ray(), patience_s=3 if cluster.is_ours else 40, on_lost=on_lost)
         try:
             with watch:
@@ -88,3 +71,24 @@ def run_trials(
     if study.failure:
         raise study.failure
     return study.is_over
+
+
+def _make_tuner(searcher: StudySearcher, scheduler: StudyScheduler, *, slots: int, scratch: str) -> tune.Tuner:
+    return tune.Tuner(
+        WaferTrial,  # not in with_parameters, which would hide its name from the dashboard
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=scratch,
+            name="tune",
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    )

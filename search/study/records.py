@@ -77,6 +77,11 @@ class StudyFolder:
         return self.path / "warm_start.json"
 
     @property
+    def packing(self) -> Path:
+        """How trials share a GPU here, as tried out."""
+        return self.path / "packing.json"
+
+    @property
     def final(self) -> Path:
         """Folder of the retrained model and its numbers."""
         return self.path / "final"
@@ -120,7 +125,7 @@ def remove_if_unstarted(folder: StudyFolder) -> None:
     if folder.provenance.exists() or folder.trials.exists():
         return
     with contextlib.suppress(OSError):  # the folder may have been there before, with files that are not ours
-        for path in (folder.journal, folder.path / _LOCK):
+        for path in (folder.journal, folder.warm_start, folder.packing, folder.path / _LOCK):
             path.unlink(missing_ok=True)
         folder.path.rmdir()
 

@@ -5,8 +5,8 @@ The journal is the truth. Whatever drives the study (Ray, a simulator, a test) c
 """
 
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -17,10 +17,11 @@ from search.errors import ConfigError, StudyAborted
 from search.space.config import StudyConfig
 from search.space.floors import find_shortfalls
 from search.space.space import Config, epochs_of, model_of
+from search.study.agenda import Agenda
 from search.study.journal import Journal, describe_end, find_violations, recover
 from search.study.pasha import make_judge
 from search.study.places import remove_place
-from search.study.proposer import Proposal, Proposer
+from search.study.proposer import Proposer
 from search.study.records import StudyFolder, append_line, lock_folder, write_atomically
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord, to_row
 from search.study.warm_start import read_warm_start
@@ -135,7 +136,8 @@ class Study:
         """Return the next trial to run: an interrupted one, else a new one; None if none may start now."""
         if self.is_over or self.count(*JUDGED) + len(self._live) >= self.config.search.trials:
             return None
-        record = self.records[self._to_resume.popleft()] if self._to_resume else self._start_trial()
+        interrupted = self._agenda.resume()
+        record = self._start_trial() if interrupted is None else self.records[interrupted]
         if record is None:
             return None
         self._live.add(record.number)
@@ -229,6 +231,13 @@ class Study:
         """End the search here; what is on the disk by now can be gone on from."""
         self.failure = self.failure or ConfigError(f"{reason}; mend that, and the same command goes on from here")
 
+    def learn_from_earlier(self) -> None:
+        """Take on what earlier studies have handed over in the folder's warm start, if anything."""
+        points, trials = read_warm_start(self.folder)
+        self._agenda.add(points)
+        for record, missing in trials:
+            self._proposer.learn(record, find_violations(record, missing))
+
     # -- what anybody may know ----------------------------------------------------------------------------------------
 
     @property
@@ -272,7 +281,7 @@ class Study:
     @property
     def paused(self) -> list[TrialRecord]:
         """The interrupted trials that nobody has taken on yet."""
-        return [self.records[number] for number in list(self._to_resume)]
+        return [self.records[number] for number in self._agenda.paused]
 
     @property
     def best(self) -> TrialRecord | None:
@@ -292,20 +301,12 @@ class Study:
     # -- starting a trial ---------------------------------------------------------------------------------------------
 
     def _start_trial(self) -> TrialRecord | None:
-        """Choose a new trial: one that broke, a first point, or what the sampler proposes; None if all is tried."""
-        origin: Mapping[str, int | str] = {}
-        proposal: Proposal | None = None
-        if self._to_retry:
-            origin = {"retry_of": self._to_retry[0]}
-            proposal = self._proposer.describe(self.records[self._to_retry.popleft()].config)
-        while proposal is None and self._first:
-            name, point = self._first.popleft()
-            origin, proposal = {"first": name}, self._proposer.propose(point)
-        if proposal is None:
-            origin, proposal = {}, self._proposer.propose()
-        if proposal is None:
+        """Record a new trial; None if all is tried."""
+        found = self._agenda.propose()
+        if found is None:
             self.is_exhausted = not self._live  # those under way may still fail, and be tried again
             return None
+        proposal, origin = found
         attributes = {"config": dict(proposal.config), **origin}
         number = self._journal.add(proposal.params, proposal.distributions, attributes)
         record = TrialRecord(number=number, config=proposal.config, epochs=epochs_of(proposal.config), origin=origin)
@@ -357,7 +358,7 @@ class Study:
 
     def _pause(self, number: int) -> None:
         self._live.remove(number)
-        self._to_resume.append(number)
+        self._agenda.pause(number)
 
     def _end(self, number: int, status: str, reason: str) -> None:
         record = self.records[number]
@@ -374,8 +375,8 @@ class Study:
         self._proposer.end(record, violations)
         if record.status in (COMPLETE, STOPPED):
             self._failures_in_a_row = self._epochs_before_failure = 0
-        if record.status == FAILED and "retry_of" not in record.origin:
-            self._to_retry.append(record.number)
+        if record.status == FAILED:
+            self._agenda.retry(record)
         former = self._leader
         self._consider(record)
         for number in {former, record.number} - {None, self._leader}:
@@ -393,13 +394,6 @@ class Study:
         rank = (record.standing, -record.number)
         if record.status == COMPLETE and (leader is None or rank > (leader.standing, -leader.number)):
             self._leader = record.number
-
-    def learn_from_earlier(self) -> None:
-        """Take on what earlier studies have handed over in the folder's warm start, if anything."""
-        points, trials = read_warm_start(self.folder)
-        self._first.extend(points)
-        for record, missing in trials:
-            self._proposer.learn(record, find_violations(record, missing))
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
@@ -421,17 +415,9 @@ class Study:
             only_points=self._only_first,
         )
         untold = self._journal.unfinished()
-        known = {key: {record.origin.get(key) for record in records} for key in ("first", "retry_of")}
-        self._first: deque[tuple[int | str, Config]] = deque(enumerate(self.config.first))
+        first = enumerate(self.config.first)
+        self._agenda = Agenda(self._proposer, records, first=first, untold=untold)
         self.learn_from_earlier()
-        self._first = deque((name, point) for name, point in self._first if name not in known["first"])
-        self._to_resume = deque(record.number for record in records if record.status == RUNNING)
-        self._to_retry = deque(
-            record.number
-            for record in records
-            if record.status == FAILED and "retry_of" not in record.origin
-            if record.number not in known["retry_of"] and record.number not in untold
-        )
         for record in records:
             self._proposer.begin(record)
             self._rebuild_rungs(record)

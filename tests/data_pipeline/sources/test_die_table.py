@@ -185,7 +185,7 @@ def test_a_missing_file_is_refused(tmp_path):
         read_csv(tmp_path / "w.csv")
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(HEADER.encode() * 99)[:50]])
+@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(HEADER.encode() * 99)[:50]], ids=["foreign", "cut"])
 def test_damaged_compressed_tables_are_refused(tmp_path, content):
     (tmp_path / "w.csv.gz").write_bytes(content)
 
