@@ -5,18 +5,23 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
+# Tests that start Ray wait most of the time; those of a file share what is dear to set up.
+SIDE_BY_SIDE := -n 3 --dist loadfile
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: search test test-fast check bench reproduce chaos clean
+.PHONY: search test test-fast coverage check bench reproduce chaos clean
 
 search: .venv/installed  ## search on data/wafers.parquet if it is there, else on synthetic wafers
 	$(BIN)/python -m search.run --space balanced_cnn.yaml --time 4m
 
 test: .venv/installed-test  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-fast: .venv/installed-test  ## without those that start Ray or a process
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
+
+coverage: .venv/installed-test  ## every test, and which lines and branches none of them reaches
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov
 
 check: .venv/installed-test  ## style, types, and whether a secret was committed
 	$(BIN)/ruff check .

@@ -68,7 +68,7 @@ def run_ours(cluster: Cluster, *, trials: int, epochs: int, samples: int) -> tup
         with Study(folder, config, classes=dataset.wafers.classes) as study, Interrupts() as interrupts:
             data = trial_data(dataset, config.data)
             tuner.run_trials(study, data, cluster, on_event=lambda number: None, interrupts=interrupts)
-        return _read_shares(list(read_lines(folder.trials)), slots=cluster.slots)
+        return _read_shares(list(read_lines(folder.trials)), slots=cluster.packing.slots)
 
 
 def _read_shares(rows: list[dict[str, Any]], *, slots: int) -> tuple[float, float, float]:
@@ -113,7 +113,7 @@ def run_stock(*, trials: int, slots: int) -> float:
 def _measure_shares(cluster: Cluster, console: Console) -> None:
     samples = 3000  # of an epoch; made to fit by a first short search
     for target, trials in ((2.0, 30), (10.0, 12)):
-        _, seconds, _ = run_ours(cluster, trials=2 * cluster.slots, epochs=_EPOCHS, samples=samples)
+        _, seconds, _ = run_ours(cluster, trials=2 * cluster.packing.slots, epochs=_EPOCHS, samples=samples)
         samples = max(64, round(samples * target / seconds))
         busy, seconds, _ = run_ours(cluster, trials=trials, epochs=_EPOCHS, samples=samples)
         console.print(f"ours, trials of {seconds:.2f} s: slots train {100 * busy:.1f} % of the time (n = {trials})")
@@ -122,10 +122,10 @@ def _measure_shares(cluster: Cluster, console: Console) -> None:
 def _measure_empty(cluster: Cluster, console: Console, *, rounds: int) -> None:
     ours, stock = [], []
     for _ in range(rounds):
-        whole, tuner.WaferTrial = tuner.WaferTrial, EmptyTrial  # type: ignore[misc]
+        whole, tuner.WaferTrial = tuner.WaferTrial, EmptyTrial  # type: ignore[attr-defined, misc]
         ours.append(run_ours(cluster, trials=60, epochs=1, samples=64)[2])
-        tuner.WaferTrial = whole  # type: ignore[misc]
-        stock.append(run_stock(trials=12, slots=cluster.slots))
+        tuner.WaferTrial = whole  # type: ignore[attr-defined, misc]
+        stock.append(run_stock(trials=12, slots=cluster.packing.slots))
     for name, each in (("ours", ours), ("OptunaSearch + ASHAScheduler, function", stock)):
         spread = f"{min(each):.3f} to {max(each):.3f}"
         console.print(f"{name}: an empty trial every {statistics.median(each):.3f} s ({spread}, {rounds} rounds)")
@@ -137,8 +137,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of empty trials (default: %(default)s)")
     given = parser.parse_args()
     console = Console(highlight=False)
-    cluster = start_ray(None, ResourcesConfig(), dashboard=False)
-    console.print(f"{cluster.slots} slots on {cluster.device}")
+    cluster = start_ray(None, ResourcesConfig(), ["wafer_cnn"], dashboard=False)
+    console.print(cluster.packing.describe())
     try:
         _measure_empty(cluster, console, rounds=given.rounds)
         _measure_shares(cluster, console)

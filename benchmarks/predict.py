@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/wafers.parquet"))
     parser.add_argument("--image-size", type=int, default=40)
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=_ROUNDS)
     parser.add_argument("--copies", type=int, default=1, help="of every row, to measure large files")
     given = _Given(**vars(parser.parse_args()))

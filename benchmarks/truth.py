@@ -27,6 +27,7 @@ from data_pipeline.batches import wrap_arrays
 from search.errors import TrialFailed
 from search.execution.cluster import start_ray, stop_ray
 from search.execution.interrupts import Interrupts
+from search.execution.packing import Node
 from search.execution.trainable import WaferTrial
 from search.simulation import simulate
 from search.space.config import ResourcesConfig, StudyConfig
@@ -66,11 +67,11 @@ def load_task(path: Path) -> WaferTask:
 
 def search_really(config: StudyConfig, classes: tuple[str, ...], slots: int) -> tuple[list[TrialRecord], float]:
     """Run the search on real Ray; return its trials and the seconds that it took, with the start of the slots."""
-    cluster = start_ray(None, ResourcesConfig(), dashboard=False)
-    cluster = replace(cluster, slots=slots)
+    cluster = start_ray(None, ResourcesConfig(), config.space.models, dashboard=False)
+    cluster = replace(cluster, packing=replace(cluster.packing, nodes=(Node("here", slots, 0),)))
     empty = wrap_arrays(np.zeros((1, 8, 8), np.uint8), np.zeros(1, np.int64))
     data = TrialData(train=empty, val=empty, n_classes=len(classes), epoch_samples=1, features=None)
-    tuner.WaferTrial = ReplayedTrial  # type: ignore[misc]
+    tuner.WaferTrial = ReplayedTrial  # type: ignore[attr-defined, misc]
     try:
         with tempfile.TemporaryDirectory() as scratch, Interrupts() as interrupts:
             folder = StudyFolder(Path(scratch) / "study")

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.errors import exit_code
-from search.execution.confirming import ConfirmRequest, confirm
-from search.study.finding import find_study
 from search.study.records import RESULTS
-from search.views.terminal import open_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,21 +27,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-dashboard", action="store_true", help="start Ray without its dashboard")
     parser.add_argument("--quiet", action="store_true", help="say only what goes wrong, and the end")
     given = parser.parse_args(arguments)
-    overrides = {key: getattr(given, key) for key in ("top", "seeds", "folds") if getattr(given, key) is not None}
+    return exit_code(lambda: _run(given))
 
-    def run() -> int:
-        request = ConfirmRequest(
-            study=find_study(given.study, results=given.results),
-            results=given.results,
-            overrides=overrides,
-            data=given.data,
-            address=given.address,
-            dashboard=not given.no_dashboard,
-            detail="quiet" if given.quiet else "normal",
-        )
-        return confirm(request, open_console())
 
-    return exit_code(run)
+def _run(given: argparse.Namespace) -> int:
+    # Torch and Ray take seconds to import: neither --help nor Ctrl-C should wait for them.
+    from search.execution.confirming import ConfirmRequest, confirm
+    from search.study.finding import find_study
+    from search.views.terminal import open_console
+
+    request = ConfirmRequest(
+        study=find_study(given.study, results=given.results),
+        results=given.results,
+        overrides={key: getattr(given, key) for key in ("top", "seeds", "folds") if getattr(given, key) is not None},
+        data=given.data,
+        address=given.address,
+        dashboard=not given.no_dashboard,
+        detail="quiet" if given.quiet else "normal",
+    )
+    return confirm(request, open_console())
 
 
 if __name__ == "__main__":

@@ -8,11 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from search.errors import exit_code
-from search.final.locked_test import EvaluateRequest, evaluate
-from search.study.finding import find_study
 from search.study.records import RESULTS
 
 
@@ -25,12 +21,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of all studies (default: %(default)s)")
     given = parser.parse_args(arguments)
+    return exit_code(lambda: _run(given))
 
-    def run() -> int:
-        folder = find_study(given.study, results=given.results)
-        return evaluate(EvaluateRequest(study=folder, results=given.results, data=given.data), Console())
 
-    return exit_code(run)
+def _run(given: argparse.Namespace) -> int:
+    # Torch takes seconds to import: neither --help nor Ctrl-C should wait for it.
+    from search.final.locked_test import EvaluateRequest, evaluate
+    from search.study.finding import find_study
+    from search.views.terminal import open_console
+
+    folder = find_study(given.study, results=given.results)
+    return evaluate(EvaluateRequest(study=folder, results=given.results, data=given.data), open_console())
 
 
 if __name__ == "__main__":

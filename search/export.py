@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.errors import ConfigError, exit_code
-from search.final.exporting import ExportRequest, export
-from search.final.model_file import find_model
 from search.study.records import RESULTS
-from search.views.terminal import open_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,22 +20,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of all studies (default: %(default)s)")
     given = parser.parse_args(arguments)
+    return exit_code(lambda: _run(given))
 
-    def run() -> int:
-        if given.check < 1:
-            raise ConfigError(f"--check: must be at least 1; got {given.check}")
-        model, study = find_model(given.model, results=given.results)
-        request = ExportRequest(
-            model=model,
-            out=given.out or model.parent,
-            study=study,
-            results=given.results,
-            data=given.data,
-            n_checked=given.check,
-        )
-        return export(request, open_console())
 
-    return exit_code(run)
+def _run(given: argparse.Namespace) -> int:
+    if given.check < 1:
+        raise ConfigError(f"--check: must be at least 1; got {given.check}")
+    # Torch takes seconds to import: neither --help nor Ctrl-C should wait for it.
+    from search.final.exporting import ExportRequest, export
+    from search.final.model_file import find_model
+    from search.views.terminal import open_console
+
+    model, study = find_model(given.model, results=given.results)
+    request = ExportRequest(
+        model=model,
+        out=given.out or model.parent,
+        study=study,
+        results=given.results,
+        data=given.data,
+        n_checked=given.check,
+    )
+    return export(request, open_console())
 
 
 if __name__ == "__main__":

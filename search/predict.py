@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.errors import ConfigError, exit_code
-from search.final.model_file import find_model
-from search.final.prediction_run import PredictRequest, predict
 from search.study.records import RESULTS
-from search.views.terminal import open_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,23 +27,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of all studies (default: %(default)s)")
     given = parser.parse_args(arguments)
+    return exit_code(lambda: _run(given))
 
-    def run() -> int:
-        for name in ("threads", "explain_max"):
-            if getattr(given, name) is not None and getattr(given, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')}: must be at least 1; got {getattr(given, name)}")
-        request = PredictRequest(
-            model=find_model(given.model, results=given.results)[0],
-            source=given.wafers,
-            out=given.out or Path(f"{given.wafers.name.partition('.')[0] or 'wafers'}.predictions.csv"),
-            shares=tuple(given.shares),
-            explain=given.explain,
-            n_explained=given.explain_max,
-            threads=given.threads,
-        )
-        return predict(request, open_console())
 
-    return exit_code(run)
+def _run(given: argparse.Namespace) -> int:
+    for name in ("threads", "explain_max"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')}: must be at least 1; got {getattr(given, name)}")
+    # Torch takes seconds to import: neither --help nor Ctrl-C should wait for it.
+    from search.final.model_file import find_model
+    from search.final.prediction_run import PredictRequest, predict
+    from search.views.terminal import open_console
+
+    request = PredictRequest(
+        model=find_model(given.model, results=given.results)[0],
+        source=given.wafers,
+        out=given.out or Path(f"{given.wafers.name.partition('.')[0] or 'wafers'}.predictions.csv"),
+        shares=tuple(given.shares),
+        explain=given.explain,
+        n_explained=given.explain_max,
+        threads=given.threads,
+    )
+    return predict(request, open_console())
 
 
 if __name__ == "__main__":

@@ -5,13 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from search.errors import DONE, exit_code
-from search.study.finding import find_study
 from search.study.records import RESULTS
-from search.views.comparison import default_name, write_comparison
-from search.views.report import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,17 +20,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.out and len(given.study) == 1:
         parser.error("--out: is for several studies; the page of one is its report.html")
+    return exit_code(lambda: _run(given))
 
-    def run() -> int:
-        folders = [find_study(asked, results=given.results) for asked in given.study]
-        if len(folders) > 1:
-            print(write_comparison(folders, Console(), out=given.out or given.results / default_name(folders)))
-        else:
-            write_report(folders[0])
-            print(folders[0].report)
-        return DONE
 
-    return exit_code(run)
+def _run(given: argparse.Namespace) -> int:
+    # Torch takes seconds to import: neither --help nor Ctrl-C should wait for it.
+    from search.study.finding import find_study
+    from search.views.comparison import default_name, write_comparison
+    from search.views.report import write_report
+    from search.views.terminal import open_console
+
+    folders = [find_study(asked, results=given.results) for asked in given.study]
+    if len(folders) > 1:
+        print(write_comparison(folders, open_console(), out=given.out or given.results / default_name(folders)))
+    else:
+        write_report(folders[0])
+        print(folders[0].report)
+    return DONE
 
 
 if __name__ == "__main__":

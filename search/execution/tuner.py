@@ -12,7 +12,7 @@ from search.execution.adapters import Brief, StudyScheduler, StudySearcher
 from search.execution.cluster import Cluster
 from search.execution.interrupts import Interrupts
 from search.execution.trainable import Rows, WaferTrial, share_arrays
-from search.execution.watch import Watch, doors_of_ray
+from search.execution.watch import doors_of_ray, watch
 from search.study.study import Study
 from search.trial.data import TrialData
 
@@ -61,9 +61,9 @@ def run_trials(
     scheduler = StudyScheduler(study, on_event=on_event, interrupts=interrupts)
     with tempfile.TemporaryDirectory(prefix="wafer-search-") as scratch:
         tuner = _make_tuner(searcher, scheduler, slots=cluster.packing.slots, scratch=scratch)
-        watch = Watch(doors_of_ray(), patience_s=3 if cluster.is_ours else 40, on_lost=on_lost)
+        doors = doors_of_ray()
         try:
-            with watch:
+            with watch(doors, patience_s=3 if cluster.is_ours else 40, on_lost=on_lost):
                 tuner.fit()
         except KeyboardInterrupt:
             if study.failure is None:

@@ -2,16 +2,17 @@
 
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import ray
 
 _KNOCK_EVERY_S = 1.0
 
 
-class Watch:
-    """Knocks at the doors of Ray's processes, in a thread of its own; a context manager.
+@contextmanager
+def watch(doors: Mapping[str, tuple[str, int]], *, patience_s: float, on_lost: Callable[[str], None]) -> Iterator[None]:
+    """Knock at the doors of Ray's processes, in a thread, while the body runs.
 
     Ray's driver notices the loss of its control process after 60 s and that of its node after about 12 s, and then ends
     the whole process from C++, where nothing can be caught.
@@ -21,34 +22,23 @@ class Watch:
         patience_s: Seconds without an answer after which it counts as lost.
         on_lost: Called once, in the thread, with the names of those that are lost.
     """
+    is_over = threading.Event()
 
-    def __init__(
-        self, doors: Mapping[str, tuple[str, int]], *, patience_s: float, on_lost: Callable[[str], None]
-    ) -> None:
-        self._doors = doors
-        self._patience_s = patience_s
-        self._on_lost = on_lost
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._is_over.set()
-
-    def _run(self) -> None:
-        silent_s = dict.fromkeys(self._doors, 0.0)
-        while not self._is_over.wait(_KNOCK_EVERY_S):
-            for name, door in self._doors.items():
+    def knock() -> None:
+        silent_s = dict.fromkeys(doors, 0.0)
+        while not is_over.wait(_KNOCK_EVERY_S):
+            for name, door in doors.items():
                 silent_s[name] = 0.0 if _is_open(door) else silent_s[name] + _KNOCK_EVERY_S
-            lost = [name for name, seconds in silent_s.items() if seconds >= self._patience_s]
-            if lost and not self._is_over.is_set():
-                self._on_lost(" and ".join(lost))
+            lost = [name for name, seconds in silent_s.items() if seconds >= patience_s]
+            if lost and not is_over.is_set():
+                on_lost(" and ".join(lost))
                 return
+
+    threading.Thread(target=knock, name="watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def doors_of_ray() -> dict[str, tuple[str, int]]:

@@ -19,7 +19,7 @@ from search.space.floors import Floor, parse_floor
 from search.space.grammar import parse_space
 from search.space.objective import METRICS, OVER, Objective
 from search.space.problems import Problems
-from search.space.space import Range, Space, epochs_of
+from search.space.space import Range, Space
 from search.space.strict_yaml import read_yaml
 from search.trial.params import find_contradiction, split_key
 from search.trial.vocabulary import nearest
@@ -176,7 +176,7 @@ def _read_objective(tree: Any, problems: Problems) -> Objective:
             problems.add(("objective", "weights"), f"must map classes to numbers above 0; got {weights!r}")
             return Objective()
         return Objective(metric="weighted_f1", weights=weights, over=str(over))
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         problems.add(("objective", "maximize"), f"unknown metric {metric!r}; {nearest(str(metric), list(METRICS))}")
     return Objective(metric=str(metric), over=str(over))
 
@@ -256,8 +256,7 @@ def _check_together(config: StudyConfig, problems: Problems) -> None:
     split, asha = config.data.split, config.search.stop.asha if config.search.stop else None
     if split.val + split.test >= 1:
         problems.add(("data", "split"), f"val + test must be below 1; got {split.val} + {split.test}")
-    lengths = [length for values in _values_of_field(config.space, "epochs").values() for length in values]
-    longest = max(lengths if "epochs" in config.space.nodes else [*lengths, epochs_of({})])
+    longest = config.space.longest
     if asha and asha.first_rung >= longest and longest > 1:
         problems.add(
             ("search", "stop", "asha", "first_rung"),

@@ -13,7 +13,12 @@ from search.trial import intervals
 from search.trial.intervals import Counts, Statistic, Values
 from search.trial.metrics import Scores
 
-METRICS = ("balanced_macro_f1", "macro_f1", "worst_class_f1")
+# What an objective may be: each is an attribute of Scores, and here what makes it of many confusion matrices at once.
+METRICS: Mapping[str, Statistic] = {
+    "balanced_macro_f1": intervals.balanced_macro_f1,
+    "macro_f1": intervals.macro_f1,
+    "worst_class_f1": intervals.worst_class_f1,
+}
 # What is made of the numbers of all epochs so far; the same for the sampler, the judge and the winner.
 OVER = ("last", "mean_last_3", "ema")
 
@@ -58,8 +63,7 @@ class Objective:
     def statistic(self, classes: Sequence[str]) -> Statistic:
         """Return what the objective makes of one confusion matrix, for intervals."""
         if self.metric != "weighted_f1":
-            found: Statistic = getattr(intervals, self.metric)
-            return found
+            return METRICS[self.metric]
         weights = {list(classes).index(name): weight for name, weight in self.weights.items()}
         return partial(_weighted_f1, weights=weights)
 
@@ -72,5 +76,6 @@ class Objective:
 def _weighted_f1(confusions: Counts, *, weights: Mapping[int, float]) -> Values:
     f1 = np.stack([intervals.f1_of(k)(confusions) for k in weights])
     share = np.where(np.isnan(f1), 0.0, np.array(list(weights.values()))[:, None])
-    result: Values = (share * np.nan_to_num(f1)).sum(0) / share.sum(0)
+    with np.errstate(invalid="ignore"):  # a draw of lots may hold none of these classes
+        result: Values = (share * np.nan_to_num(f1)).sum(0) / share.sum(0)
     return result

@@ -106,7 +106,7 @@ class Space:
     nodes: Mapping[str, Node]
 
     def sample(self, trial: Suggestions) -> dict[str, Scalar]:
-        """Draw one flat configuration; asking the same trial again gives the same one."""
+        """Draw one flat configuration; an Optuna trial that is asked again gives the same one, dice another."""
         return _sample(self.nodes, trial, prefix="")
 
     def size(self) -> int | None:
@@ -137,9 +137,18 @@ class Space:
         yield from _walk(self.nodes, prefix="")
 
     def contains(self, name: str, value: object) -> bool:
-        """Whether the parameter or constant `name` can take this value."""
+        """Whether the parameter or constant `name` can take this value; neither true nor 8.0 is a whole number."""
         node = dict(self.walk()).get(name)
-        return node.contains(value) if isinstance(node, Range) else value in values_of(node)
+        if isinstance(node, Range):
+            return node.contains(value)
+        return any(value == known and _is_of_kind(value, known) for known in values_of(node))
+
+    @property
+    def longest(self) -> int:
+        """Epochs of the longest schedule that may be tried."""
+        names = [name for name, _ in self.walk() if name.rpartition(".")[2] == "epochs"]
+        ends = [int(value) for name in names for value in self.values_of(name)]
+        return max(ends if _sets_epochs(self.nodes) else [*ends, epochs_of({})])
 
     def values_of(self, name: str) -> tuple[Scalar, ...]:
         """Return the values of a choice, branch or constant, or the two ends of a range; nothing if it is absent."""
@@ -234,6 +243,20 @@ def _settings(name: str, node: Node) -> Iterator[dict[str, Scalar]]:
     else:
         for value in node.values() if isinstance(node, Range) else values_of(node):
             yield {name: value}
+
+
+def _is_of_kind(value: object, known: Scalar) -> bool:
+    """Whether a value that equals a known one may stand for it: a trial reads neither 1.0 nor true as 1."""
+    if isinstance(value, bool) or isinstance(known, bool):
+        return isinstance(value, bool) and isinstance(known, bool)
+    return not isinstance(value, float) or isinstance(known, float)
+
+
+def _sets_epochs(nodes: Mapping[str, Node]) -> bool:
+    """Whether no configuration leaves its length to the default."""
+    return "epochs" in nodes or any(
+        isinstance(node, Branch) and all(map(_sets_epochs, node.options.values())) for node in nodes.values()
+    )
 
 
 def _is_single(node: Node) -> bool:

@@ -96,7 +96,7 @@ def read_scalar(text: str) -> Scalar | None:
     """
     try:
         value = yaml.load(text, Loader=_Loader)  # a SafeLoader of ours
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a number of 5,000 digits, or brackets without end
         return None
     return value if isinstance(value, bool | int | float | str) else None
 

@@ -127,7 +127,7 @@ def predictions_path(folder: StudyFolder, seed: int, number: int) -> Path:
 
 
 def read_logits(folder: StudyFolder, record: TrialRecord) -> NDArray[np.float32] | None:
-    """Read what a finished run made of the wafers it was judged on, shape (N, K), in the order of its division."""
+    """Read a run's logits of the wafers it was judged on, shape (N, K), in their order; None if missing or damaged."""
     path = predictions_path(folder, int(record.config["seed"]), record.number)
     try:
         logits: NDArray[np.float32] = np.load(path, allow_pickle=False).astype(np.float32)

@@ -88,13 +88,6 @@ class Encoder:
         """Return the flat configuration at or next to a vector."""
         return self._space.sample(_Reader(vector, self._dimensions, self._places))
 
-    @property
-    def longest(self) -> int:
-        """Epochs of the longest schedule that the space allows."""
-        names = [name for name, _ in self._space.walk() if name.rpartition(".")[2] == "epochs"]
-        ends = [int(value) for name in names for value in self._space.values_of(name)]
-        return max(ends if _sets_epochs(self._space.nodes) else [*ends, epochs_of({})])
-
     def lengths(self, vectors: Array) -> Array:
         """Return the epochs of each configuration's schedule, shape (n,)."""
         lengths = np.full(len(vectors), float(epochs_of({})))
@@ -192,13 +185,6 @@ def _collect(
         for number, (chosen, inner) in enumerate(node.options.items() if isinstance(node, Branch) else ()):
             inside = {"owner": owner, "option": option} if place is None else {"owner": place, "option": number}
             _collect(inner, dimensions, lengths, prefix=f"{prefix}{key}.{chosen}.", **inside)
-
-
-def _sets_epochs(nodes: Mapping[str, Node]) -> bool:
-    """Whether no configuration leaves its length to the default."""
-    return "epochs" in nodes or any(
-        isinstance(node, Branch) and all(map(_sets_epochs, node.options.values())) for node in nodes.values()
-    )
 
 
 def _list_values(node: Node) -> tuple[tuple[Scalar, ...] | None, bool]:

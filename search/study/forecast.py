@@ -46,7 +46,7 @@ class Survival:
             self._ended[length][max(epochs, 1)] += 1
 
     def lengths(self, running: Iterable[tuple[int, int]] = ()) -> set[int]:
-        """All lengths that trials have had so far."""
+        """Return all lengths that trials have had so far."""
         return {*self._lengths, *(length for length, _ in running)}
 
     def curve(self, length: int, running: Iterable[tuple[int, int]] = ()) -> list[float]:

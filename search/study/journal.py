@@ -129,7 +129,7 @@ def describe_end(record: TrialRecord, classes: Sequence[str], shortfalls: Mappin
 
 
 def find_violations(record: TrialRecord, shortfalls: Mapping[str, float]) -> dict[str, float]:
-    """What the sampler learns beside the objective: the floors, of stopped trials too, and whether it works."""
+    """Collect what the sampler learns beside the objective: the floors, of stopped trials too, and whether it works."""
     works = {"works": VIOLATION} if record.status == INFEASIBLE else {}
     return {**shortfalls, **works}
 

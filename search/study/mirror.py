@@ -207,7 +207,8 @@ def fetch(folder: StudyFolder) -> bool:
         content = copies[name] if name in copies else read_place(f"{folder.remote}/{name}")
         if content is not None and name not in copies:
             if name.endswith(folder.trials.name):
-                content = _drop_unknown(content, copies[name.replace(folder.trials.name, folder.journal.name)])
+                journal = name.replace(folder.trials.name, folder.journal.name)
+                content = _drop_unknown(content, copies.get(journal, b""))  # which is copied after the rows
             write_atomically(folder.path / name, content)
     for name, content in copies.items():
         write_atomically(folder.path / name, content)

@@ -20,6 +20,8 @@ from search.trial.vocabulary import Scalar
 
 # A larger search is simulated with so many trials, and scaled up.
 _MOST_TRIALS = 1_000
+# So many draws that are all forbidden end the search for one that is not.
+_TRIES = 2000
 # Fewer searches are simulated, but not fewer than the second number, when they take more than so many comparisons.
 _WORK, _FEWEST_SEARCHES = 15_000_000, 5
 
@@ -60,18 +62,15 @@ class Forbidden:
         return found.low, found.high
 
 
-def measure_forbidden(
-    config: StudyConfig, *, seed: int = 0, countable: int = COUNTABLE, n_draws: int = DRAWS
-) -> Forbidden:
+def measure_forbidden(config: StudyConfig, *, countable: int = COUNTABLE, n_draws: int = DRAWS) -> Forbidden:
     """Measure which share of a space its rules and contradictions forbid.
 
     Args:
         config: Of the study.
-        seed: Of the draws.
         countable: The largest space of which every configuration is looked at.
         n_draws: Configurations drawn from a larger one.
     """
-    looked_at, is_exact = look_over(config.space, random.Random(seed), countable=countable, n_draws=n_draws)
+    looked_at, is_exact = look_over(config.space, random.Random(0), countable=countable, n_draws=n_draws)
     n, n_forbidden, by_rule = 0, 0, Counter[str]()
     for flat in looked_at:
         broken = list(_broken_rules(config, flat))
@@ -134,9 +133,7 @@ class Outlook:
         return float((self.ends * scale <= epochs).sum(axis=1).mean() * scale)
 
 
-def foresee(
-    config: StudyConfig, *, slots: int, allowed: int | None = None, seed: int = 0, n_searches: int = 200
-) -> Outlook:
+def foresee(config: StudyConfig, *, slots: int, allowed: int | None = None, n_searches: int = 200) -> Outlook:
     """Simulate the judge itself on made-up trials.
 
     The first trials have the lengths of the `first` points; the others are drawn as `Dice` draws from the space,
@@ -149,13 +146,12 @@ def foresee(
         config: Of the study.
         slots: Trials side by side.
         allowed: Configurations that may be tried; None if they are endless, or not counted.
-        seed: Of everything random.
         n_searches: To simulate; fewer of very long searches.
 
     Raises:
         ConfigError: If the rules seem to forbid everything.
     """
-    dice = random.Random(seed)
+    dice = random.Random(0)
     trials = config.search.trials if allowed is None else min(config.search.trials, allowed)
     n = min(trials, _MOST_TRIALS)
     firsts = [_draw_length(config, dice, point) for point in config.first[:n]]
@@ -181,25 +177,22 @@ def foresee(
     )
 
 
-def draw_allowed(
-    config: StudyConfig, dice: random.Random, point: Config | None = None, *, tries: int = 2000
-) -> dict[str, Scalar]:
+def draw_allowed(config: StudyConfig, dice: random.Random, point: Config | None = None) -> dict[str, Scalar]:
     """Draw a flat configuration that may be tried, every parameter evenly over its range.
 
     Args:
         config: Of the study.
         dice: Source of randomness.
         point: Values that it must have, by full name.
-        tries: Draws, at most.
 
     Raises:
         ConfigError: If all draws are forbidden.
     """
-    flat = first_allowed(config, itertools.repeat(Dice(dice, point or {}), tries))
+    flat = first_allowed(config, itertools.repeat(Dice(dice, point or {}), _TRIES))
     if flat is not None:
         return flat
     where = f"with {dict(point)}" if point else "in the space"
-    raise ConfigError(f"forbid: {tries:,} of {tries:,} configurations drawn {where} are forbidden; relax the rules")
+    raise ConfigError(f"forbid: {_TRIES:,} of {_TRIES:,} configurations drawn {where} are forbidden; relax the rules")
 
 
 def _draw_length(config: StudyConfig, dice: random.Random, point: Config | None = None) -> int:

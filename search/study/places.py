@@ -109,16 +109,16 @@ def read_place(place: str, *, patience_s: float = PATIENCE_S) -> bytes | None:
 
 
 def remove_place(place: str) -> None:
-    """Remove a file, if that can be done at once; one that stays is only in the way of nobody."""
-    if not is_address(place):
-        Path(place).unlink(missing_ok=True)
-        return
+    """Remove a file, if that can be done at once; one that stays is in nobody's way."""
     with suppress(OSError):
-        store, path = _open(place)
-        store.delete_file(path)
+        if is_address(place):
+            store, path = _open(place)
+            store.delete_file(path)
+        else:
+            Path(place).unlink()
 
 
-def list_places(address: str, *, patience_s: float = PATIENCE_S) -> list[str]:
+def list_places(address: str) -> list[str]:
     """Return the names of all files below an address, relative to it.
 
     Raises:
@@ -132,24 +132,28 @@ def list_places(address: str, *, patience_s: float = PATIENCE_S) -> list[str]:
             info.path.strip("/").removeprefix(f"{path.strip('/')}/") for info in found if info.type == fs.FileType.File
         )
 
-    return _persist(look, address, "listed", patience_s)
+    return _persist(look, address, "listed", PATIENCE_S)
 
 
-def age_of(place: str) -> float | None:
+def age_of(place: str, *, patience_s: float = PATIENCE_S) -> float | None:
     """Return the seconds since a file in a store was written, by the store's clock; None if there is none, or no clock.
 
     Raises:
-        OSError: If the store cannot be reached.
+        ConfigError: If the store cannot be reached.
     """
-    store, path = _open(place)
-    info = store.get_file_info(path)
-    if info.type != fs.FileType.File or info.mtime_ns is None:
-        return None
-    probe = f"{path}.now"
-    _put(store, probe, b"")
-    now = store.get_file_info(probe).mtime_ns
-    store.delete_file(probe)
-    return float(now - info.mtime_ns) / 1e9
+
+    def look() -> float | None:
+        store, path = _open(place)
+        info = store.get_file_info(path)
+        if info.type != fs.FileType.File or info.mtime_ns is None:
+            return None
+        probe = f"{path}.now"
+        _put(store, probe, b"")
+        now = store.get_file_info(probe).mtime_ns
+        store.delete_file(probe)
+        return float(now - info.mtime_ns) / 1e9
+
+    return _persist(look, place, "looked at", patience_s)
 
 
 def _open(place: str) -> tuple[Any, str]:

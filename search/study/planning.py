@@ -12,6 +12,7 @@ import torch
 from search.errors import ConfigError
 from search.space.config import DataConfig, StudyConfig
 from search.space.dice import Dice, first_allowed
+from search.space.space import Config
 from search.trial.memory_plan import MemoryEstimate, estimate_memory
 from search.trial.params import TrialParams, from_flat
 from search.trial.vocabulary import Scalar
@@ -65,7 +66,7 @@ class Largest:
 
     Attributes:
         estimate: What it will hold.
-        params: It.
+        params: The configuration, checked.
         n_samples: How many were looked at.
     """
 
@@ -120,8 +121,7 @@ def plan_largest_of(config: StudyConfig, planner: Planner, model: str) -> int:
         0 if none was found, or planning fails.
     """
     dice = random.Random(0)
-    corner: dict[str, Scalar] = {"model": model} if config.space.values_of("model") else {}
-    flat = first_allowed(config, (_LargestDraw(dice, corner, 1 - i / _TRIES) for i in range(_TRIES)))
+    flat = _draw_largest(config, dice, {"model": model} if config.space.values_of("model") else {})
     return planner.total(from_flat(flat, where="a sample", image_size=config.data.image_size)) if flat else 0
 
 
@@ -133,11 +133,16 @@ def _draw_configs(config: StudyConfig, dice: random.Random) -> Iterator[dict[str
     """
     corners: list[dict[str, Scalar]] = [{"model": name} for name in config.space.values_of("model")] or [{}]
     for corner in corners:
-        yield first_allowed(config, (_LargestDraw(dice, corner, 1 - i / _TRIES) for i in range(_TRIES)))
+        yield _draw_largest(config, dice, corner)
     for point in config.first:
         yield first_allowed(config, itertools.repeat(Dice(dice, point), _TRIES))
     while flat := first_allowed(config, itertools.repeat(Dice(dice), _TRIES)):
         yield flat
+
+
+def _draw_largest(config: StudyConfig, dice: random.Random, corner: Config) -> dict[str, Scalar] | None:
+    """Draw the largest numbers beside some fixed values, or, where the rules forbid that, as many as they leave."""
+    return first_allowed(config, (_LargestDraw(dice, corner, 1 - i / _TRIES) for i in range(_TRIES)))
 
 
 @dataclass(frozen=True, slots=True)

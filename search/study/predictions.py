@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from search.errors import ConfigError
+from search.errors import ConfigError, first_line
 from search.space.space import Config
 from search.study.records import StudyFolder, write_atomically
 
@@ -120,8 +120,7 @@ def read_predictions(study: StudyFolder) -> Predictions:
             table = file.read()
         return _from_table(table, metadata)
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
-        line = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: is damaged ({line}); {_how_to_get_them(study)}") from None
+        raise ConfigError(f"{path}: is damaged ({first_line(error)}); {_how_to_get_them(study)}") from None
 
 
 def _from_table(table: pa.Table, metadata: Mapping[str, str]) -> Predictions:

@@ -32,7 +32,7 @@ class Probe:
     """What was measured of one configuration.
 
     Attributes:
-        params: It.
+        params: The configuration, checked.
         seconds: Of a nominal epoch, validation included.
         is_whole: Whether one was trained from start to end; else the seconds are extrapolated from a part.
         checkpoint: Bytes of what it takes to go on from there.
@@ -46,20 +46,19 @@ class Probe:
     row: int
 
 
-def choose_probes(config: StudyConfig, *, n: int = 4, seed: int = 0) -> list[dict[str, Scalar]]:
+def choose_probes(config: StudyConfig, *, n: int = 4) -> list[dict[str, Scalar]]:
     """Choose flat configurations to probe: as many of each model, the `first` points before random ones.
 
     Args:
         config: Of the study.
         n: How many; one of each model at least.
-        seed: Of the random ones.
 
     Returns:
         None of a model that the rules forbid altogether.
     """
     models = [str(name) for name in config.space.values_of("model")]
     corners: list[dict[str, Scalar]] = [{"model": name} for name in models] or [{}]
-    dice, points = random.Random(seed), list(config.first)
+    dice, points = random.Random(0), list(config.first)
     chosen = []
     for i in range(max(n, len(corners))):
         corner = corners[i % len(corners)]

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from search.trial.intervals import Interval, Statistic
+from search.trial.intervals import LEVEL, Interval, Statistic
 
+_DRAWS = 2000  # of the lots
 _AT_ONCE = 4_000_000  # drawn numbers held in memory at once
 
 
@@ -57,16 +58,13 @@ class Ranking:
     n_lots: int
 
 
-def rank_by_seeds(
-    counts_CSLKK: NDArray[np.int64], statistic: Statistic, *, n: int = 2000, level: float = 0.95, seed: int = 0
-) -> Ranking:
+def rank_by_seeds(counts_CSLKK: NDArray[np.int64], statistic: Statistic, *, n: int = _DRAWS, seed: int = 0) -> Ranking:
     """Rank candidates by the mean score over their seeds.
 
     Args:
         counts_CSLKK: Confusion matrices of C candidates, S seeds each, and L lots: the lots are the same throughout.
         statistic: The score.
         n: Draws of the lots.
-        level: Of the intervals, and of all comparisons together.
         seed: Of the draws.
 
     Raises:
@@ -88,7 +86,6 @@ def rank_by_seeds(
         seed_df=seed_df,
         spreads=scores_CS.std(1, ddof=1).tolist() if n_seeds > 1 else [math.nan] * len(scores_CS),
         n_lots=counts_CSLKK.shape[2],
-        level=level,
     )
 
 
@@ -98,9 +95,6 @@ def rank_by_folds(
     *,
     seed_sd: float,
     seed_df: int,
-    n: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
 ) -> Ranking:
     """Rank candidates by the score over all folds together, each judged by a model that has not seen it.
 
@@ -112,21 +106,20 @@ def rank_by_folds(
         statistic: The score.
         seed_sd: Standard deviation between seeds; NaN if unknown.
         seed_df: Its degrees of freedom.
-        n: Draws of the lots.
-        level: Of the intervals, and of all comparisons together.
-        seed: Of the draws.
+
+    Raises:
+        ValueError: If there are fewer than two lots, or no candidate.
     """
     pooled = counts_CFLKK.sum(1, keepdims=True)
     n_folds = counts_CFLKK.shape[1]
     known = not math.isnan(seed_sd)
     return _rank(
         _apply(statistic, pooled.sum(2))[:, 0],
-        _draw(pooled, statistic, n=n, seed=seed)[:, :, 0],
+        _draw(pooled, statistic, n=_DRAWS, seed=0)[:, :, 0],
         seed_variance=seed_sd**2 / n_folds if known else math.nan,
         seed_df=seed_df if known else 0,
         spreads=[math.nan] * len(pooled),
         n_lots=pooled.shape[2],
-        level=level,
     )
 
 
@@ -138,14 +131,13 @@ def _rank(
     seed_df: int,
     spreads: Sequence[float],
     n_lots: int,
-    level: float,
 ) -> Ranking:
     """Put intervals around means and differences; `seed_variance` is that of a mean."""
     order = np.argsort(-means, kind="stable")
     best = int(order[0])
     lots = _Noise(seed_variance, seed_df, n_lots - 1)
     contests = []
-    together = 1 - (1 - level) / max(1, len(means) - 1)
+    together = 1 - (1 - LEVEL) / max(1, len(means) - 1)
     for c in range(len(means)):
         error, df = lots.add(np.nanvar(drawn_CB[c] - drawn_CB[best]), seeds=0 if c == best else 2)
         gap = float(means[c] - means[best])
@@ -162,7 +154,7 @@ def _rank(
     intervals = []
     for mean, drawn in zip(means.tolist(), drawn_CB, strict=True):
         error, df = lots.add(np.nanvar(drawn), seeds=1)
-        half = float(student.ppf((1 + level) / 2, df)) * error
+        half = float(student.ppf((1 + LEVEL) / 2, df)) * error
         intervals.append(Interval(max(0.0, mean - half), mean, min(1.0, mean + half)))
     return Ranking(
         means=intervals,

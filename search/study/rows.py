@@ -33,7 +33,7 @@ class TrialRecord:
         was_lost: Whether its process died once, in this attempt.
         reports: One per nominal epoch so far.
         values: Objective of each report.
-        shortfalls: By how much each report misses the floors of single classes, together; 0 if it misses none.
+        shortfalls: By how much each report misses the floors, together; 0 if it misses none.
         origin: Where the configuration comes from if nobody proposed it: `first` or `retry_of` with a number or name.
     """
 

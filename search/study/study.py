@@ -63,8 +63,8 @@ class Study:
 
     Args:
         folder: Where it lives; made if missing.
-        config: What is searched. For a folder that exists, it must be the one that it was made with, but for the
-            limits of the search and `resources`.
+        config: What is searched. For a folder that exists, it must be the one that it was made with, but for what
+            `check_same_study` lets differ.
         classes: Names of the K classes.
         clock: Tells the time in seconds, from anywhere; a simulator has its own.
         check: Reads a flat configuration as `from_flat` does; the simulation of another task's space has its own.

@@ -52,7 +52,7 @@ class Surrogate:
         self._model = GaussianProcess(np.append(self._encoder.is_word, False))
         self._doubt = GaussianProcess(self._encoder.is_word)
         self._fitted_at = self._doubted_at = 0
-        self._longest = self._encoder.longest
+        self._longest = space.longest
         self._begun: dict[int, tuple[TrialRecord, Array]] = {}
         self._n_begun = 0
 

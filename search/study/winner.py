@@ -163,7 +163,7 @@ def _write(study: Study, leader: TrialRecord, dataset: Dataset, *, patience_s: f
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arrays = trial_data(dataset, data).to(device)
     learner = Learner(params, arrays, generator=torch.Generator().manual_seed(params.seed))
-    learner.restore(saved[1])
+    learner.restore(saved.state)
     assert arrays.val is not None
     order = np.random.default_rng(0).permutation(len(arrays.val))  # so that a part of them is a fair sample
     probabilities_NK = _judge(learner, arrays.val.select(torch.from_numpy(order).to(device)), patience_s=patience_s)
@@ -196,22 +196,21 @@ def _judge(learner: Learner, val: EncodedWafers, *, patience_s: float) -> NDArra
 
 
 def find_hardest(
-    wafers: WaferSet, indices: NDArray[np.int64], probabilities_NK: NDArray[np.floating[Any]], *, most: int = _PER_CLASS
+    wafers: WaferSet, indices: NDArray[np.int64], probabilities_NK: NDArray[np.floating[Any]]
 ) -> list[HardWafer]:
-    """Choose the wafers of each class that are called wrong with the highest probability.
+    """Choose up to four wafers of each class that are called wrong with the highest probability.
 
     Args:
         wafers: The data set.
         indices: Those that were judged, shape (N,).
-        probabilities_NK: What was made of them.
-        most: Of each class.
+        probabilities_NK: What was made of them, shape (N, K).
     """
     called, sure = probabilities_NK.argmax(1), probabilities_NK.max(1)
     labels = wafers.labels[indices]
     found = []
     for k in range(len(wafers.classes)):
         wrong = np.flatnonzero((labels == k) & (called != k))
-        for n in wrong[np.argsort(-sure[wrong], kind="stable")][:most]:
+        for n in wrong[np.argsort(-sure[wrong], kind="stable")][:_PER_CLASS]:
             index = int(indices[n])
             found.append(
                 HardWafer(

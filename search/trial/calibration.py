@@ -16,6 +16,7 @@ from search.trial.intervals import Statistic, macro_f1
 LEAST = 100  # wafers; of fewer nothing is fitted
 _BINS = 15
 _FOLDS = 5
+_STEPS = 1000  # of expectation and maximisation, at most
 _GRID = np.linspace(-3, 3, 25)  # of a class's shift in the logarithm
 
 Floats = NDArray[np.float64]
@@ -167,8 +168,8 @@ class EscapeCurve:
 
     Attributes:
         thresholds: Ascending, shape (T,).
-        escapes: Share of the defective wafers that are below each.
-        alarms: Share of the wafers without defect that are not.
+        escapes: Share of the defective wafers that are below each, shape (T,).
+        alarms: Share of the wafers without defect that are not, shape (T,).
     """
 
     thresholds: Floats
@@ -194,6 +195,9 @@ def correct_shares(probabilities_NK: Floats, *, assumed: Floats, wanted: Floats)
         assumed: Shares that they take for granted, shape (K,); 0 for a class that the model does not know.
         wanted: Shares among the wafers to come, shape (K,).
 
+    Returns:
+        Shape (N, K); rows sum to 1, or to 0 where only classes were possible that the model does not know.
+
     Source:
         Saerens et al. 2002, Adjusting the Outputs of a Classifier to New a Priori Probabilities, equation 2.4.
     """
@@ -203,7 +207,7 @@ def correct_shares(probabilities_NK: Floats, *, assumed: Floats, wanted: Floats)
     return result
 
 
-def estimate_shares(probabilities_NK: Floats, *, assumed: Floats, steps: int = 1000) -> Floats:
+def estimate_shares(probabilities_NK: Floats, *, assumed: Floats) -> Floats:
     """Estimate the class shares among unlabelled wafers, by expectation and maximisation.
 
     It takes for granted that a class looks the same everywhere and that the probabilities are calibrated.
@@ -211,13 +215,15 @@ def estimate_shares(probabilities_NK: Floats, *, assumed: Floats, steps: int = 1
     Args:
         probabilities_NK: Of those wafers, shape (N, K).
         assumed: Shares that the probabilities take for granted, shape (K,).
-        steps: At most.
+
+    Returns:
+        Shape (K,), sum 1.
 
     Source:
         Saerens et al. 2002, equation 2.9.
     """
     shares = assumed / assumed.sum()
-    for _ in range(steps):
+    for _ in range(_STEPS):
         before, shares = shares, correct_shares(probabilities_NK, assumed=assumed, wanted=shares).mean(0)
         if np.abs(shares - before).max() < 1e-9:
             break

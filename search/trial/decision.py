@@ -27,8 +27,8 @@ class DecisionRule:
         sure_from: A call with less probability is unsure; None if nothing was fitted.
         defect_from: A wafer with this probability of any defect or more is called defective; None if nothing was
             fitted, or no class is called "none".
-        fitted_on: Wafers that all this was fitted on, in words; "" if nothing was.
-        n_fitted: How many they were.
+        fitted_on: Wafers that all this was fitted on, in words; of a rule that was not fitted why it was not, or "".
+        n_fitted: How many they were; 0 if nothing was fitted.
     """
 
     temperature: float = 1.0

@@ -61,7 +61,7 @@ def measure(monkeypatch):
 
     def try_gpu(packing, config, needed, data, classes):
         asked.append(list(needed))
-        for model in needed:
+        for model in needed.keys() - config.forbidden:
             yield from tried((1, 100.0), (2, 150.0 if model == "wafer_cnn" else 101.0), model=model)
 
     monkeypatch.setattr(calibration, "try_gpu", try_gpu)
@@ -107,7 +107,7 @@ def test_no_more_share_a_gpu_than_its_memory_holds(monkeypatch):
 @pytest.fixture
 def study(tmp_path):
     """All that is asked of a study here."""
-    config = SimpleNamespace(resources=ResourcesConfig())
+    config = SimpleNamespace(resources=ResourcesConfig(), forbidden=set())
     return SimpleNamespace(config=config, folder=StudyFolder(tmp_path), classes=())
 
 
@@ -139,3 +139,12 @@ def test_what_one_model_is_given_is_not_tried_out(measure, study):
 
     assert found.slices == {"wafer_cnn": Slice(1, 0.5), "wafer_resnet": Slice(1, 0.25)}
     assert measure == [["wafer_cnn"]]
+
+
+def test_a_model_that_is_forbidden_altogether_needs_no_trying(measure, study):
+    study.config.forbidden.add("wafer_resnet")
+
+    found = [pack(cluster(ResourcesConfig()), study, None, Console(quiet=True)).packing for _ in range(2)]
+
+    assert found[0].slices == found[1].slices == {"wafer_cnn": Slice(1, 0.5), "wafer_resnet": Slice(1, 1.0)}
+    assert len(measure) == 1

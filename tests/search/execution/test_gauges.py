@@ -144,22 +144,6 @@ def test_a_long_search_leaves_no_more_series_than_a_short_one(watched):
     assert len(seen) == n_best + n_classes + 2 * (n_running + n_classes) + n_states + n_reasons + 4
 
 
-def test_looking_at_64_slots_takes_a_moment(watched):
-    study, gauges = watched(trials=64, classes=tuple(f"class {k}" for k in range(9)))
-    numbers = start(study, *range(1, 65))
-    for number in numbers:
-        study.report(number, fake_report(1, quality=0.9, n_classes=9))
-
-    took = []
-    for _ in range(20):
-        began = time.perf_counter()
-        n_samples = len(gauges.samples())
-        took.append(time.perf_counter() - began)
-
-    assert n_samples > 64 * 15
-    assert min(took) < 0.02  # of every 5 s; the fastest, since others share these cores
-
-
 def test_what_keeps_failing_is_told_to_whom_tells_of_events(open_heard, monkeypatch):
     def fail():
         raise RuntimeError("no snapshot")
@@ -197,6 +181,7 @@ def test_every_label_of_the_dashboard_is_a_tag_of_its_metric():
     dashboard = json.loads(DASHBOARD.read_text("utf-8"))
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
 
-    for query in queries:
-        for labels, name in re.findall(rf"by \(([\w, ]+)\) \(ray_{PREFIX}(\w+)\{{study=", query):
-            assert set(labels.split(", ")) <= set(GAUGES[name][1])
+    found = re.findall(rf"by \(([\w, ]+)\) \(ray_{PREFIX}(\w+)\{{study=", "\n".join(queries))
+
+    assert found
+    assert all(set(labels.split(", ")) <= set(GAUGES[name][1]) for labels, name in found)

@@ -13,34 +13,37 @@ from data_pipeline.encode import Picture, encode_maps
 from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_files import write_parquet
 from data_pipeline.wafer_set import make_wafer_set
-from models import build_model
 from search.final import exporting
 from search.final.deployed import Encoder
 from search.final.model_card import write_model_card
-from search.final.model_file import TrainedModel, save_model
+from search.final.model_file import save_model
 from search.trial.decision import DecisionRule
-from search.trial.params import from_flat
-from search.trial.prediction import Ensemble, Predictor
 
 SHAPES = ((26, 30), (45, 48), (64, 71), (22, 50), (100, 41), (10, 10), (300, 202))
 
 
-def make_model(*, model="wafer_cnn", test_time="single", members=1, aspect="stretched", encoding="coverage"):
-    flat = {"model": model, f"model.{model}.width": 4, "precision": "fp32", "test_time": test_time}
-    params = from_flat(flat, where="test", image_size=16)
-    networks = [build_model(model, n_classes=9, options=params.model.options, seed=seed) for seed in range(members)]
-    return TrainedModel(
-        model=Ensemble([Predictor(n, shift=torch.linspace(-1, 1, 9), test_time=test_time) for n in networks]).eval(),
-        config=params.to_flat(),
-        seeds=tuple(range(members)),
-        classes=make_wafers(300).classes,
-        picture=Picture(image_size=16, aspect=aspect, encoding=encoding),
-        on="train",
-        data_fingerprint="aaa",
-        split_fingerprint="bbb",
-        is_synthetic=True,
-        rule=DecisionRule(temperature=0.5, sure_from=0.9, defect_from=0.4, fitted_on="some", n_fitted=500),
-    )
+@pytest.fixture
+def make_model(make_trained):
+    """Make a final model whose logits are shifted, with a rule by which they are read."""
+
+    def make(*, aspect="stretched", encoding="coverage", **options):
+        rule = DecisionRule(temperature=0.5, sure_from=0.9, defect_from=0.4, fitted_on="some", n_fitted=500)
+        picture = Picture(image_size=16, aspect=aspect, encoding=encoding)
+        return make_trained(shift=torch.linspace(-1, 1, 9), picture=picture, rule=rule, **options)
+
+    return make
+
+
+@pytest.fixture
+def files_say(monkeypatch):
+    """Put files that say what a function says in place of the exported ones, which take half a minute to make."""
+
+    def put(predict):
+        graphs = lambda deployed, files: [path.write_bytes(b"") for path in files.values()]  # noqa: E731
+        monkeypatch.setattr(exporting, "_write_graphs", graphs)
+        monkeypatch.setattr(exporting, "_load", lambda name, path: predict)
+
+    return put
 
 
 def draw_maps(shape, *, n=3):
@@ -61,7 +64,7 @@ def test_the_graph_sees_exactly_what_the_encoder_makes(aspect, encoding, size):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, make_model):
     monkeypatch.chdir(tmp_path)
     save_model(make_model(members=2, test_time="symmetries"), tmp_path / "model.pt")
     return tmp_path
@@ -76,7 +79,7 @@ def folder(tmp_path, monkeypatch):
         {"aspect": "kept", "model": "wafer_resnet"},
     ],
 )
-def test_exported_files_say_what_the_model_says_for_maps_of_any_shape(tmp_path, options):
+def test_exported_files_say_what_the_model_says_for_maps_of_any_shape(tmp_path, make_model, options):
     trained = make_model(**options)
     save_model(trained, tmp_path / "model.pt")
 
@@ -100,11 +103,8 @@ def test_exported_files_say_what_the_model_says_for_maps_of_any_shape(tmp_path, 
     assert "SYNTHETIC" in card and "was not opened" in card
 
 
-def test_a_graph_that_says_something_else_is_not_kept(folder, monkeypatch, capsys):
-    monkeypatch.setattr(
-        exporting, "_write_graphs", lambda deployed, files: [p.write_bytes(b"") for p in files.values()]
-    )
-    monkeypatch.setattr(exporting, "_load", lambda name, path: lambda maps: np.full((len(maps), 9), 1 / 9, np.float32))
+def test_a_graph_that_says_something_else_is_not_kept(folder, files_say, capsys):
+    files_say(lambda maps: np.full((len(maps), 9), 1 / 9, np.float32))
 
     assert search.export.main(["model.pt", "--check", "50"]) == 2
 
@@ -125,18 +125,15 @@ def test_what_is_not_installed_is_named_with_the_command(folder, monkeypatch, ca
     [(["missing.pt"], "no study there"), (["model.pt", "--check", "0"], "--check: must be at least 1"),
      (["model.pt", "--data", "missing.parquet"], "missing.parquet: no such file")],
 )  # fmt: skip
-def test_bad_input_is_refused(folder, monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(
-        exporting, "_write_graphs", lambda deployed, files: [p.write_bytes(b"") for p in files.values()]
-    )
-    monkeypatch.setattr(exporting, "_load", lambda name, path: None)
+def test_bad_input_is_refused(folder, files_say, capsys, arguments, message):
+    files_say(None)
 
     assert search.export.main(arguments) == 2
 
     assert message in capsys.readouterr().err
 
 
-def test_the_card_shouts_what_spoils_the_numbers():
+def test_the_card_shouts_what_spoils_the_numbers(make_model):
     trained = replace(
         make_model(), leaky="LEAKY (deck): the same wafers stand in training and test", is_synthetic=False
     )
@@ -150,17 +147,10 @@ def test_the_card_shouts_what_spoils_the_numbers():
     assert "WM-811K" in card
 
 
-def test_wafers_of_a_file_are_checked_on(folder, monkeypatch):
+def test_wafers_of_a_file_are_checked_on(folder, files_say):
     write_parquet(make_wafers(300, seed=9), folder / "wafers.parquet")
     seen = []
-    monkeypatch.setattr(
-        exporting, "_write_graphs", lambda deployed, files: [p.write_bytes(b"") for p in files.values()]
-    )
-    monkeypatch.setattr(
-        exporting,
-        "_load",
-        lambda name, path: lambda maps: seen.append(len(maps)) or np.zeros((len(maps), 9), np.float32),
-    )
+    files_say(lambda maps: seen.append(len(maps)) or np.zeros((len(maps), 9), np.float32))
 
     assert search.export.main(["model.pt", "--data", "wafers.parquet", "--check", "40"]) == 2
     assert sum(seen) == 80  # two files, forty wafers each

@@ -4,18 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
-from data_pipeline.encode import Picture
 from data_pipeline.synthetic import make_wafers
-from models import build_model
 from search.errors import ConfigError
 from search.final.external_test import score_external
-from search.final.model_file import TrainedModel, save_model
+from search.final.model_file import save_model
 from search.study.records import StudyFolder
-from search.trial.params import from_flat
-from search.trial.prediction import Ensemble, Predictor
 
 
 @pytest.fixture
@@ -24,20 +19,8 @@ def wafers():
 
 
 @pytest.fixture
-def trained():
-    params = from_flat({"model.wafer_cnn.width": 4, "precision": "fp32"}, where="test", image_size=16)
-    network = build_model("wafer_cnn", n_classes=9, options=params.model.options, seed=1)
-    return TrainedModel(
-        model=Ensemble([Predictor(network, shift=torch.zeros(9))]).eval(),
-        config=params.to_flat(),
-        seeds=(1,),
-        classes=make_wafers(300, seed=5).classes,
-        picture=Picture(image_size=16),
-        on="train",
-        data_fingerprint="aaa",
-        split_fingerprint="bbb",
-        is_synthetic=True,
-    )
+def trained(make_trained):
+    return make_trained()
 
 
 @pytest.fixture

@@ -8,43 +8,28 @@ import torch
 from rich.console import Console
 
 from data_pipeline.dataset import Dataset
-from models import build_model
 from search.final.locked_test import EvaluateRequest, evaluate
-from search.final.model_file import TrainedModel, load_model, save_model
+from search.final.model_file import load_model, save_model
 from search.space.config import DataConfig
 from search.space.strict_yaml import dump_yaml
 from search.study.data import open_data
 from search.study.predictions import NAME, read_predictions
 from search.study.records import StudyFolder, write_atomically
 from search.trial.evaluation import judge_model
-from search.trial.params import from_flat
-from search.trial.prediction import Ensemble, Predictor
 
 CONFIG = DataConfig(wafers="synthetic", synthetic_wafers=600, image_size=16, epoch_samples=256)
 
 
 @pytest.fixture(scope="module")
-def tested(tmp_path_factory):
+def tested(tmp_path_factory, make_trained):
     """An untrained model that decides for other shares and looks at each wafer eight times, tested twice."""
     results = tmp_path_factory.mktemp("results")
     study, dataset = StudyFolder(results / "tiny"), open_data(CONFIG, results=results)
-    flat = {"model.wafer_cnn.width": 4, "precision": "fp32", "test_time": "symmetries"}
-    params = from_flat(flat, where="test", image_size=16)
-    network = build_model("wafer_cnn", n_classes=9, options=params.model.options, seed=1)
     prints = {"data_fingerprint": dataset.wafers.fingerprint, "split_fingerprint": dataset.splits.fingerprint}
-    trained = TrainedModel(
-        model=Ensemble([Predictor(network, shift=torch.linspace(-1, 1, 9), test_time="symmetries")]),
-        seeds=(1,),
-        config=params.to_flat(),
-        classes=dataset.wafers.classes,
-        picture=dataset.picture,
-        on="train",
-        is_synthetic=True,
-        **prints,
-    )
+    trained = make_trained(shift=torch.linspace(-1, 1, 9), test_time="symmetries", picture=dataset.picture, **prints)
     save_model(trained, study.final / "model.pt")
     best = {"format": 2, "study": "tiny", "trial": 0, "data": CONFIG.model_dump(), "cpu_threads": 1}
-    write_atomically(study.best, dump_yaml(best | prints | {"params": params.to_flat()}))
+    write_atomically(study.best, dump_yaml(best | prints | {"params": dict(trained.config)}))
     said, stored = [], []
     for _ in range(2):
         console = Console(file=io.StringIO(), width=120)
@@ -120,6 +105,14 @@ def test_a_second_look_is_counted_and_predicts_the_same(tested):
     assert "look 2" in said[1]
     assert NAME in said[1]
     assert looks[0]["test_confusion"] == looks[1]["test_confusion"]
+
+
+def test_the_same_probabilities_are_read_for_the_shares_of_the_training_part_too(tested):
+    _, dataset, said, _ = tested
+
+    natural = np.bincount(dataset.wafers.labels[dataset.splits.train]) / len(dataset.splits.train)
+    assert natural.max() > 0.5 > 1 / 9  # which the model takes for granted
+    assert "Read for the class shares of the training part instead" in " ".join(said[0].split())
 
 
 def test_probabilities_are_single_precision_and_nothing_else_is_left_behind(study):

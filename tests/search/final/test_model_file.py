@@ -1,14 +1,13 @@
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
 from data_pipeline.encode import Picture
-from models import build_model
 from search.errors import ConfigError
-from search.final.model_file import TrainedModel, load_model, save_model
-from search.trial.params import from_flat
+from search.final.model_file import load_model, save_model
 from search.trial.prediction import Ensemble, Predictor
 
 CLASSES = ("Center", "none")
@@ -25,20 +24,10 @@ class Hostile:
 
 
 @pytest.fixture
-def trained():
-    params = from_flat({"model.wafer_cnn.width": 4, "test_time": "symmetries"}, where="test", image_size=16)
-    network = build_model("wafer_cnn", n_classes=2, options=params.model.options, seed=1)
-    return TrainedModel(
-        model=Ensemble([Predictor(network, shift=torch.tensor([0.5, -0.5]), test_time="symmetries")]).eval(),
-        seeds=(1,),
-        config=params.to_flat(),
-        classes=CLASSES,
-        picture=Picture(image_size=16, aspect="kept", encoding="coverage"),
-        on="train",
-        data_fingerprint="aaa",
-        split_fingerprint="bbb",
-        is_synthetic=True,
-    )
+def trained(make_trained):
+    picture = Picture(image_size=16, aspect="kept", encoding="coverage")
+    shift = torch.tensor([0.5, -0.5])
+    return make_trained(classes=CLASSES, shift=shift, test_time="symmetries", picture=picture)
 
 
 def change(path, **changes):
@@ -55,6 +44,25 @@ def test_a_model_survives_its_file(trained, tmp_path):
     assert (loaded.classes, loaded.picture, loaded.on) == (CLASSES, trained.picture, "train")
     assert loaded.config == trained.config
     assert loaded.is_synthetic
+
+
+def with_shares(trained, *shares):
+    """The same network once for each of these class shares."""
+    [member] = trained.model.members
+    members = [Predictor(member.network, shift=torch.zeros(2), shares=torch.tensor(each)) for each in shares]
+    return replace(trained, model=Ensemble(members))
+
+
+def test_several_members_take_the_mean_of_their_class_shares_for_granted(trained):
+    assert with_shares(trained, [0.5, 0.5], [0.9, 0.1]).shares == pytest.approx([0.7, 0.3])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_class_shares_can_be_reckoned_with_where_the_model_is_on_a_gpu(trained):
+    trained.model.cuda()
+
+    assert trained.shares == pytest.approx([0.5, 0.5])
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):

@@ -1,4 +1,4 @@
-import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -10,16 +10,13 @@ import torch
 
 import search.predict
 from data_pipeline.augment import to_channels
-from data_pipeline.encode import Picture, encode_maps
+from data_pipeline.encode import encode_maps
 from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_files import write_parquet
-from models import build_model
-from search.final.model_file import TrainedModel, save_model
+from search.final.model_file import save_model
 from search.final.saliency import attribute
 from search.trial.calibration import correct_shares
 from search.trial.decision import DecisionRule
-from search.trial.params import from_flat
-from search.trial.prediction import Ensemble, Predictor
 
 RULE = DecisionRule(temperature=1.5, sure_from=0.13, defect_from=0.9, fitted_on="some", n_fitted=500)
 
@@ -30,22 +27,8 @@ def wafers():
 
 
 @pytest.fixture
-def trained(wafers):
-    params = from_flat({"model.wafer_cnn.width": 4, "precision": "fp32"}, where="test", image_size=16)
-    network = build_model("wafer_cnn", n_classes=9, options=params.model.options, seed=1)
-    return TrainedModel(
-        model=Ensemble([Predictor(network, shift=torch.linspace(-1, 1, 9))]).eval(),
-        config=params.to_flat(),
-        seeds=(1,),
-        classes=wafers.classes,
-        picture=Picture(image_size=16),
-        on="train",
-        data_fingerprint="aaa",
-        split_fingerprint="bbb",
-        is_synthetic=True,
-        rule=RULE,
-        seen=np.sort(wafers.content[:10]),
-    )
+def trained(make_trained, wafers):
+    return make_trained(shift=torch.linspace(-1, 1, 9), rule=RULE, seen=np.sort(wafers.content[:10]))
 
 
 @pytest.fixture
@@ -158,6 +141,16 @@ def test_other_class_shares_change_what_is_called(folder, trained, wafers):
     assert (table["class"] == wafers.classes[2]).mean() > 0.5
 
 
+def test_all_cores_are_used_where_the_system_does_not_say_which_are_ours(folder, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+
+    assert run("--out", "calls.csv") == 0
+
+    assert asked == [os.cpu_count()]
+
+
 def test_labels_are_not_needed(folder, wafers):
     write_parquet(replace(wafers, labels=np.full(300, -1)), folder / "wafers.parquet")
 
@@ -238,4 +231,4 @@ def test_a_source_of_which_nothing_can_be_called_is_refused(folder, wafers, caps
     assert run("--out", "calls.csv") == 2
 
     assert "no wafer can be called" in capsys.readouterr().err
-    assert json.dumps(sorted(path.name for path in folder.iterdir())) == '["model.pt", "wafers.parquet"]'
+    assert sorted(path.name for path in folder.iterdir()) == ["model.pt", "wafers.parquet"]

@@ -468,7 +468,7 @@ def test_a_first_point_must_choose_an_option_that_there_is(load):
 @pytest.mark.parametrize(
     ("space", "first_rung"),
     [
-        ("{model: {choose: {wafer_cnn: {epochs: [2, 5]}, wafer_resnet: {epochs: 3}}}}", 9),
+        ("{model: {choose: {wafer_cnn: {epochs: [2, 5]}, wafer_resnet: {epochs: 3}}}}", 4),
         ("{model: {choose: {wafer_cnn: {epochs: [2, 5]}, wafer_resnet: {}}}}", 9),
         ("{lr: 1e-3}", 9),
         ("{epochs: {low: 2, high: 6}}", 5),
@@ -479,6 +479,14 @@ def test_the_first_rung_may_lie_below_the_longest_schedule(load, space, first_ru
     config = load(f"space: {space}\nsearch: {{stop: {{asha: {{first_rung: {first_rung}}}}}}}")
 
     assert config.search.stop.asha.first_rung == first_rung
+
+
+def test_the_default_length_does_not_count_where_every_branch_sets_its_own(load):
+    text = "space: {model: {choose: {wafer_cnn: {epochs: [2, 5]}, wafer_resnet: {epochs: 3}}}}\n"
+
+    said = refusal(load, f"{text}search: {{stop: {{asha: {{first_rung: 9}}}}}}")
+
+    assert "must be below the longest schedule (5 epochs); got 9 epochs" in said
 
 
 def test_choices_that_can_only_contradict_each_other_are_refused(load):

@@ -10,8 +10,9 @@ from search.testing import fake_report
 from search.trial.metrics import score_confusion
 
 CLASSES = ("Center", "Edge-Ring", "none")
-SCORES = score_confusion(np.array([[8, 1, 1], [2, 6, 2], [0, 5, 995]]))
-WITHOUT_RINGS = score_confusion(np.array([[8, 1, 1], [0, 0, 0], [0, 5, 995]]))
+CONFUSION = np.array([[8, 1, 1], [2, 6, 2], [0, 5, 995]])
+CONFUSION_WITHOUT_RINGS = np.array([[8, 1, 1], [0, 0, 0], [0, 5, 995]])
+SCORES, WITHOUT_RINGS = score_confusion(CONFUSION), score_confusion(CONFUSION_WITHOUT_RINGS)
 
 
 def scores_of(score):
@@ -48,6 +49,20 @@ def test_a_weighed_class_that_does_not_occur_counts_for_nothing():
     objective = Objective(metric="weighted_f1", weights={"Center": 1, "Edge-Ring": 5})
 
     assert objective.value([WITHOUT_RINGS], CLASSES) == pytest.approx(WITHOUT_RINGS.f1[0])
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *(Objective(metric=metric) for metric in METRICS),
+        Objective(metric="weighted_f1", weights={"none": 1, "Edge-Ring": 5, "Center": 3}),
+    ],
+)
+def test_the_statistic_of_many_confusion_matrices_is_the_value_of_each(objective):
+    found = objective.statistic(CLASSES)(np.stack([CONFUSION, CONFUSION_WITHOUT_RINGS]))
+
+    values = [objective.value([scores], CLASSES) for scores in (SCORES, WITHOUT_RINGS)]
+    np.testing.assert_allclose(found, values)
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,19 @@ def test_of_those_who_miss_the_floors_the_nearest_survives():
     assert verdicts == [False, True]
 
 
+@pytest.mark.parametrize(("epoch", "rung"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, None)])
+def test_who_breaks_counts_as_the_worst_of_the_next_rung_and_of_no_other(epoch, rung):
+    asha = make(factor=2, peers=1)
+    asha.remember_failure(9, epoch=epoch, length=8)
+
+    verdicts = {}
+    for each in asha.rungs(8):
+        report(asha, 0, each, 0.5, length=8)
+        verdicts[each] = report(asha, 1, each, 0.1, length=8)  # the second of two is stopped, of three it is not
+
+    assert verdicts == {each: each != rung for each in (1, 2, 4)}
+
+
 # Judged again after every epoch.
 
 

@@ -13,10 +13,10 @@ from search.testing import drive, quality_by_lr
 DATA = {"synthetic": True, "fingerprint": "123456789012", "split_fingerprint": "1e1234567890"}
 
 
-@pytest.fixture
-def study(folder, make_config, open_study):
-    """A closed study of six trials, all complete."""
-    with open_study(folder, make_config()) as study:
+@pytest.fixture(scope="module")
+def study(new_folder, make_config, open_study):
+    """A closed study of six trials, all complete; each test writes its own best.yaml there."""
+    with open_study(new_folder(), make_config()) as study:
         drive(study, quality_of=quality_by_lr)
     return study
 

@@ -6,7 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.errors import ConfigError, StudyAborted, TrialFailed
-from search.study.rows import COMPLETE, FAILED, RUNNING
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING
 from search.study.study import Decision
 from search.testing import drive, fake_report, quality_by_lr
 
@@ -32,6 +32,29 @@ def breaking(*numbers, epoch=1):
 def raise_if(condition, error):
     if condition:
         raise error
+
+
+def test_a_configuration_that_does_not_work_is_infeasible_counts_and_is_never_the_best(run, folder, journal_of):
+    study = run(trials=2, quality_of=rejecting(0, 1))
+
+    assert study.is_judged
+    assert study.count(INFEASIBLE) == 2
+    assert study.best is None
+    for trial in journal_of(folder).trials:
+        assert trial.state is TrialState.PRUNED
+        assert trial.constraints == {"works": 10.0}
+        assert trial.user_attrs["reason"] == "loss became nan in epoch 1 (step 3)"
+
+
+def test_a_broken_trial_is_tried_once_more_and_does_not_count(run, folder, journal_of):
+    study = run(trials=3, slots=1, quality_of=breaking(0))
+
+    assert (study.count(FAILED), study.count(COMPLETE)) == (1, 3)
+    first, retry, *_ = journal_of(folder).trials
+    assert first.state is TrialState.FAIL
+    assert retry.params == first.params
+    assert retry.user_attrs["retry_of"] == 0
+    assert "RuntimeError: a bug" in folder.failure(0).read_text("utf-8")
 
 
 def test_only_rejected_trials_are_infeasible(run, folder, journal_of):

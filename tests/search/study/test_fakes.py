@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.study.rows import COMPLETE, RUNNING
-from search.testing import FakeClock, drive, fake_report, fake_score, quality_by_lr
+from search.testing import drive, fake_report, fake_score, quality_by_lr
 
 qualities = st.floats(0.01, 1)
 
@@ -72,12 +72,3 @@ def test_a_driver_repeats_the_epochs_that_a_checkpoint_lacks(folder, make_config
 
     assert n_steps == 3
     assert study.count(COMPLETE) == 1
-
-
-def test_a_fake_clock_stands_still():
-    clock = FakeClock(now=5.0)
-
-    first = clock()
-    clock.now += 2
-
-    assert (first, clock()) == (5.0, 7.0)

@@ -31,6 +31,21 @@ def test_a_study_remembers_its_copy(tmp_path, store):
     assert find_study("two", results=tmp_path).remote == ""
 
 
+def test_a_study_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    for name in ("one", "two"):
+        write_json(tmp_path / name / "provenance.json", {})
+    (tmp_path / "unstarted").mkdir()
+
+    with pytest.raises(ConfigError, match=r"^three: no study there; known: \S*/one, \S*/two$"):
+        find_study("three", results=tmp_path)
+
+
+@pytest.mark.parametrize("asked", ["three", "", "../x"])
+def test_without_any_study_that_is_said(tmp_path, asked):
+    with pytest.raises(ConfigError, match=rf"^{asked}: no study there; known: none in .*/results/$"):
+        find_study(asked, results=tmp_path / "results")
+
+
 def test_a_study_is_fetched_by_the_address_of_its_copy(tmp_path, store):
     for name, content in (("provenance.json", b"{}"), ("best.yaml", b"best"), ("study.journal", b"{}\n")):
         write_place(f"{store}/one/{name}", content)

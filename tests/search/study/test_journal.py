@@ -1,9 +1,12 @@
 """The journal, as any other program sees it that knows Optuna but not us."""
 
+import shutil
+
 import pytest
 from optuna.trial import TrialState
 
 from search.errors import TrialFailed
+from search.study.records import StudyFolder
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, STOPPED
 from search.testing import drive, quality_by_lr
 
@@ -19,18 +22,17 @@ def eventful(assignment, epoch):
     return quality_by_lr(assignment, epoch)
 
 
-@pytest.fixture
-def study(run):
-    return run(
-        trials=12,
-        factor=2,
-        quality_of=eventful,
-        first="[{lr: 1e-2}, {lr: 1e-3}]",
-        constraints='[macro_f1 >= 0.3, "recall[Center] >= 0.1"]',
-    )
+@pytest.fixture(scope="module")
+def study(new_folder, make_config, open_study):
+    """A closed study in which everything has happened that can happen to a trial; it is only read."""
+    floors = '[macro_f1 >= 0.3, "recall[Center] >= 0.1"]'
+    config = make_config(trials=12, factor=2, first="[{lr: 1e-2}, {lr: 1e-3}]", constraints=floors)
+    with open_study(new_folder(), config) as study:
+        drive(study, quality_of=eventful)
+    return study
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trials(study, journal_of):
     return journal_of(study.folder).trials
 
@@ -62,6 +64,7 @@ def test_a_stopped_trial_has_its_last_report_as_value(study, trials):
         assert trials[number].state is TrialState.PRUNED
         assert trials[number].value == record.values[-1]
         assert trials[number].last_step == len(record.values) < record.epochs
+        assert trials[number].user_attrs["reason"] == f"not among the best after epoch {len(record.values)}"
 
 
 def test_what_did_not_work_has_the_value_of_its_last_report_if_there_was_any(study, trials):
@@ -111,8 +114,10 @@ def test_optuna_finds_the_same_best_trial(study, journal_of):
     assert (journal.best_trial.number, journal.best_value) == (study.best.number, study.best.value)
 
 
-def test_optuna_itself_could_go_on(study, journal_of):
-    trial = journal_of(study.folder).ask()
+def test_optuna_itself_could_go_on(study, journal_of, tmp_path):
+    copy = StudyFolder(shutil.copytree(study.folder.path, tmp_path / "copy"))
+
+    trial = journal_of(copy).ask()
 
     assert trial.number == len(study.records)
     assert 1e-4 <= trial.suggest_float("lr", 1e-4, 1e-1, log=True) <= 1e-1

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from search.errors import TrialFailed
-from search.study.rows import COMPLETE, INFEASIBLE, RUNNING
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING
 from search.study.study import Decision
-from search.testing import drive, quality_by_lr
+from search.testing import drive, fake_report, quality_by_lr
 
 EPOCH_S = 1.5  # of a fake report: a second of training, half of one of judging
 
@@ -164,3 +164,120 @@ def test_gpu_hours_count_over_all_attempts_and_more_of_them_go_on(folder, make_c
     assert found == [(10, 10), (0, 10), (4, 14), (10, 24)]
     assert study.is_judged
     assert_consistent(folder, study)
+
+
+# The clock of these studies is moved by hand.
+
+
+@pytest.fixture
+def ten_seconds_an_epoch(clock):
+    def quality_of(assignment, epoch):
+        clock.now += 10
+        return quality_by_lr(assignment, epoch)
+
+    return quality_of
+
+
+def test_when_the_time_is_up_running_trials_pause_once_one_is_complete(
+    folder, make_config, open_study, clock, ten_seconds_an_epoch
+):
+    with open_study(folder, make_config(time="95"), clock=clock) as study:
+        drive(study, quality_of=ten_seconds_an_epoch, slots=2)
+
+    assert study.is_out_of_time
+    assert study.is_over
+    assert not study.is_judged
+    assert study.count(COMPLETE) == 2
+    assert [len(record.reports) for record in study.paused] == [1, 2]
+    assert study.running == []
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_one_trial_may_always_finish(folder, make_config, open_study, clock, ten_seconds_an_epoch, slots):
+    with open_study(folder, make_config(time="5"), clock=clock) as study:
+        drive(study, quality_of=ten_seconds_an_epoch, slots=slots)
+
+    assert study.count(COMPLETE) == 1
+    assert study.count(RUNNING) == len(study.paused) == slots - 1
+    assert study.best is not None
+
+
+def test_the_trial_nearest_to_its_end_is_the_one_that_finishes(
+    folder, make_config, open_study, clock, ten_seconds_an_epoch
+):
+    config = make_config(time="5", epochs="[3, 6]", first="[{epochs: 6}, {epochs: 3}]")
+
+    with open_study(folder, config, clock=clock) as study:
+        drive(study, quality_of=ten_seconds_an_epoch, slots=2)
+
+    assert [record.number for record in study.paused] == [0]
+    assert study.records[1].status == COMPLETE
+
+
+def test_more_time_goes_on_where_the_time_was_up(
+    folder, make_config, open_study, clock, ten_seconds_an_epoch, assert_consistent
+):
+    with open_study(folder, make_config(time="95"), clock=clock) as before:
+        drive(before, quality_of=ten_seconds_an_epoch, slots=2)
+    clock.now = 1_000_000
+
+    with open_study(folder, make_config(time="10000"), clock=clock) as after:
+        going_on = [record.number for record in after.paused]
+        drive(after, quality_of=ten_seconds_an_epoch, slots=2)
+
+    assert going_on == [2, 3]
+    assert after.count(COMPLETE) == 6
+    assert after.elapsed == pytest.approx(6 * 4 * 10)
+    assert_consistent(folder, after)
+
+
+def test_without_more_time_nothing_starts(folder, make_config, open_study, clock, ten_seconds_an_epoch):
+    config = make_config(time="95")
+    with open_study(folder, config, clock=clock) as before:
+        drive(before, quality_of=ten_seconds_an_epoch)
+
+    with open_study(folder, config, clock=clock) as after:
+        assert after.elapsed == pytest.approx(before.elapsed, abs=10)
+        assert after.is_over
+        assert after.ask() is None
+
+
+def test_time_counts_over_all_attempts(folder, make_config, open_study, clock, ten_seconds_an_epoch):
+    for _ in range(3):
+        with open_study(folder, make_config(), clock=clock) as study:
+            drive(study, quality_of=ten_seconds_an_epoch, max_steps=2)
+
+    assert study.elapsed == pytest.approx(60)
+
+
+def test_time_between_attempts_does_not_count(folder, make_config, open_study, clock, ten_seconds_an_epoch):
+    with open_study(folder, make_config(), clock=clock) as study:
+        drive(study, quality_of=ten_seconds_an_epoch, max_steps=2)
+    clock.now += 5000
+
+    with open_study(folder, make_config(), clock=clock) as study:
+        assert study.elapsed == pytest.approx(20)
+
+
+def test_without_a_limit_the_time_is_never_up(folder, make_config, open_study, clock, ten_seconds_an_epoch):
+    clock.now = 1e9
+
+    with open_study(folder, make_config(), clock=clock) as study:
+        drive(study, quality_of=ten_seconds_an_epoch)
+
+    assert study.is_judged
+    assert not study.is_out_of_time
+
+
+def test_a_paused_trial_whose_process_dies_stays_paused(folder, make_config, open_study, clock):
+    config = make_config(time="5", trials=3)
+    with open_study(folder, config, clock=clock) as study:
+        near, far = study.ask().number, study.ask().number
+        study.report(near, fake_report(1, quality=0.5, n_classes=3))
+        clock.now += 10
+        decision = study.report(far, fake_report(1, quality=0.5, n_classes=3))
+        study.fail(far, "its process died")
+
+    assert decision is Decision.PAUSED
+    assert study.count(FAILED) == 0
+    assert [record.number for record in study.paused] == [far]

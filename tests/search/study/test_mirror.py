@@ -85,8 +85,7 @@ def test_a_copy_that_fell_behind_loses_reports_and_nothing_else(folder, elsewher
         search_some(folder, max_steps=5)
         kept.copy()
         search_some(folder, max_steps=4)
-        kept._forgotten.put("file:///nowhere")  # leave as a killed driver does
-        kept.copy = lambda **_: None
+        kept.copy = lambda **_: None  # leave as a killed driver does
 
     with keep(elsewhere):
         study = search_some(elsewhere)
@@ -115,6 +114,17 @@ def test_between_any_two_files_of_a_copy_it_can_be_taken_on(folder, elsewhere, k
         shutil.rmtree(elsewhere.path, ignore_errors=True)
         fetch(elsewhere)
         assert search_some(elsewhere, max_steps=0).records
+
+
+def test_a_confirmation_whose_journal_was_not_copied_yet_begins_anew_elsewhere(folder, elsewhere, keep, search_some):
+    """The rows are copied first: a driver that vanished in between leaves some that no journal knows."""
+    with keep(folder):
+        search_some(folder, max_steps=5)
+    write_place(f"{folder.remote}/confirm/trials.jsonl", folder.trials.read_bytes())
+
+    fetch(elsewhere)
+
+    assert files(elsewhere) == files(folder) | {"confirm/trials.jsonl": b""}
 
 
 def test_two_disks_that_went_different_ways_are_refused(folder, elsewhere, keep, search_some):

@@ -58,6 +58,7 @@ def test_the_config_chooses_the_judge():
         ([(0.1, 0.2, 0.3), (0.1, 0.3, 0.4)], 1, 3),  # level at the rung before: neither was ahead
         ([(0.2, 0.2, 0.5), (0.2, 0.3, 0.4)], 1, 3),
         ([(0.1, 0.2, 0.3), (0.2, 0.2, 0.2)], 1, 9),
+        ([(0.1, 0.2, 0.3, 0.3), (0.2, 0.2, 0.2, 0.4)], 1, 9),  # that it falls back after the rung does not count
     ],
 )
 def test_the_cap_rises_when_one_trial_has_overtaken_another(curves, peers, cap):
@@ -89,6 +90,14 @@ def test_what_breaks_has_been_overtaken_by_nobody():
     judge = make(peers=1)
     remember(judge, [(0.1, 0.2, 0.3), (0.9, 0.9)])
     judge.remember_failure(1, epoch=3, length=LENGTH)
+
+    assert judge.cap(LENGTH) == 3
+
+
+def test_who_was_not_seen_at_the_rung_before_has_overtaken_nobody():
+    judge = make(peers=1)
+    remember(judge, [(0.1, 0.2, 0.3)])
+    judge.remember(1, epoch=3, length=LENGTH, standing=(0.0, 0.2))
 
     assert judge.cap(LENGTH) == 3
 

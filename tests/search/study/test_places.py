@@ -32,6 +32,27 @@ def test_what_is_written_is_read_and_gone_once_removed(root):
     assert read_place(place) is None
 
 
+def test_what_cannot_be_removed_stays_and_nobody_hears_of_it(tmp_path):
+    (tmp_path / "file").touch()
+
+    for place in (tmp_path / "file" / "x", tmp_path):
+        remove_place(str(place))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_store_that_does_not_say_how_old_a_file_is_is_named(tmp_path, monkeypatch):
+    write_place(f"file://{tmp_path}/x", b"1")
+
+    def refuse(store, path, content):
+        raise OSError("read-only")
+
+    monkeypatch.setattr(places, "_put", refuse)
+
+    with pytest.raises(ConfigError, match=r"/x: cannot be looked at \(read-only\)"):
+        age_of(f"file://{tmp_path}/x", patience_s=0)
+
+
 @pytest.mark.parametrize("scheme", ["file://", S3])
 def test_a_store_lists_what_lies_below_an_address_and_knows_how_old_it_is(scheme, tmp_path, request):
     address = f"file://{tmp_path}/x" if scheme == "file://" else f"{request.getfixturevalue('s3')}/x"

@@ -14,7 +14,7 @@ from search.space.space import Branch, Choice, Constant, Range, Space
 from search.study.proposer import Proposer
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, STOPPED, TrialRecord
 
-SAMPLERS = ("tpe", "random", "qmc", "gp")
+SAMPLERS = ("tpe", "random", "qmc", "gp", "tpe_gp")
 WIDE = Space(
     {
         "epochs": Constant(4),

@@ -111,8 +111,29 @@ def test_folds_count_as_one_judgement_of_all_lots():
 
 
 def test_a_single_lot_is_refused():
+    counts = make_counts(np.random.default_rng(0), skills=[0.8, 0.7], n_lots=1)
+
     with pytest.raises(ValueError, match="at least two lots; got 2 and 1"):
-        rank_by_seeds(make_counts(np.random.default_rng(0), skills=[0.8, 0.7], n_lots=1), accuracy)
+        rank_by_seeds(counts, accuracy)
+    with pytest.raises(ValueError, match="at least two lots; got 2 and 1"):
+        rank_by_folds(counts, accuracy, seed_sd=0.01, seed_df=4)
+
+
+def test_close_is_who_is_less_than_one_standard_error_behind():
+    best = make_counts(np.random.default_rng(8), skills=[0.9])
+    gaps, close = [], []
+    for n_worse in range(1, 12):  # in so many lots, every seed misses three wafers more
+        other = best.copy()
+        other[:, :, :n_worse, 0, 0] -= 3
+        other[:, :, :n_worse, 0, 1] += 3
+        contest = rank_by_seeds(np.concatenate([best, other]), accuracy).contests[1]
+        gaps.append(-2 * contest.difference.value / (contest.difference.high - contest.difference.low))
+        close.append(contest.is_close)
+
+    assert close == sorted(close, reverse=True)
+    # Half an interval of 95 % is two standard errors and a little.
+    assert max(gap for gap, is_close in zip(gaps, close, strict=True) if is_close) < 0.5
+    assert min(gap for gap, is_close in zip(gaps, close, strict=True) if not is_close) > 0.4
 
 
 def test_intervals_of_95_percent_hold_the_truth_in_90_to_98_percent():

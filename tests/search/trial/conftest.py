@@ -3,7 +3,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 
 from data_pipeline.batches import EncodedWafers, wrap_arrays
 from data_pipeline.encode import Picture, encode_maps
@@ -11,10 +10,6 @@ from data_pipeline.synthetic import make_wafers
 from search.trial.data import TrialData
 from search.trial.params import TrialParams, from_flat
 from search.trial.training import EpochReport, train_and_evaluate
-
-# A property must hold, not be quick: two shared cores stall now and then.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True, scope="module")

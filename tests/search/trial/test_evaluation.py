@@ -104,8 +104,32 @@ def test_a_precision_that_is_asked_for_is_used(precision, dtype, device):
     assert choose_dtype(precision, torch.device(device)) is dtype
 
 
-def test_auto_computes_in_one_of_the_two():
-    assert choose_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx512": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_on_a_cpu_with_instructions_for_it(capabilities, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+
+    assert choose_dtype("auto", CPU) is dtype
+
+
+def test_auto_is_float32_where_torch_cannot_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+
+    assert choose_dtype("auto", CPU) is torch.float32
+
+
+@pytest.mark.parametrize(("is_native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_is_bfloat16_on_a_gpu_that_does_not_emulate_it(is_native, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or is_native)
+
+    assert choose_dtype("auto", torch.device("cuda")) is dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

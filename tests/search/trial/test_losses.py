@@ -127,13 +127,6 @@ def test_an_option_outside_its_range_is_refused(loss, option, rule, value):
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
-def test_cross_entropy_is_torchs(logits, labels, label_smoothing):
-    loss = cross_entropy(COUNTS, label_smoothing=label_smoothing)(logits, labels)
-
-    assert torch.equal(loss, functional.cross_entropy(logits, labels, label_smoothing=label_smoothing))
-
-
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
 def test_smoothing_spreads_its_share_of_the_target_evenly_over_all_classes(logits, labels, label_smoothing):
     logs = logits.log_softmax(1)
     right, mean = logs[torch.arange(7), labels], logs.mean(1)

@@ -81,7 +81,7 @@ def test_the_page_is_one_sound_file_that_loads_nothing(searched, page_of):
     assert len(page) < 1_000_000
 
 
-def test_the_first_screen_names_the_winner_as_the_study_does(searched, page_of, load):
+def test_the_first_screen_names_the_winner_and_says_what_stands_against_it(searched, page_of):
     words = words_of(page_of(searched))
     first = words[: words.index("Classes")]
 
@@ -93,6 +93,7 @@ def test_the_first_screen_names_the_winner_as_the_study_does(searched, page_of, 
     assert "one seed" in first
     assert "neither the spread between seeds nor the optimism of picking the best" in first
     assert "The locked test was not opened yet" in first
+    assert f"python -m search.retrain {searched.path} , then python -m search.evaluate {searched.path} ." in first
     assert "SYNTHETIC" not in words
     assert "LEAKY" not in words
 

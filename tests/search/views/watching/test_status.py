@@ -183,12 +183,20 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(play, folder):
 
 def test_a_study_that_is_opened_again_meanwhile_is_read_anew(play, folder):
     play(steps=41).close()
+    rows = [json.loads(line) for line in folder.trials.read_text("utf-8").splitlines()]
+    row = next(row for row in reversed(rows) if row["status"] == "running")
+    with folder.trials.open("a", encoding="utf-8") as file:  # a crash before the journal knew of it: it will be dropped
+        file.write(json.dumps(row | {"epoch": row["epoch"] + 1}) + "\n")
     reader = StudyReader(folder)
-    reader.read()
+    before = reader.read().snapshot.counts
 
-    play(steps=41)
+    play(steps=0)
 
-    assert to_json(reader.read().snapshot)["counts"] == to_json(StudyReader(folder).read().snapshot)["counts"]
+    anew, fresh = (to_json(each.read().snapshot) for each in (reader, StudyReader(folder)))
+    epochs = {trial["trial"]: trial["epoch"] for trial in anew["running"]}
+    assert epochs == {trial["trial"]: trial["epoch"] for trial in fresh["running"]}
+    assert epochs[row["trial"]] == row["epoch"]
+    assert (before["paused"], anew["counts"]) == (2, fresh["counts"])
 
 
 def test_a_space_of_another_version_is_shown_as_far_as_it_is_understood(play, folder):

@@ -88,15 +88,6 @@ def test_a_silent_search_gives_a_sign_of_life(play):
     assert line.endswith("more")
 
 
-def test_a_sign_of_life_is_not_given_where_something_was_just_said(play):
-    file = io.StringIO()
-
-    with SearchView(play(steps=3), Console(file=file, width=80, _environ={}), heartbeat_s=5):
-        time.sleep(0.05)
-
-    assert file.getvalue() == ""
-
-
 @pytest.mark.parametrize(
     ("file", "environment", "expected"),
     [
