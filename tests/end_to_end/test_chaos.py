@@ -117,11 +117,16 @@ def checkpoints(study):
     }
 
 
-def test_after_a_kill_trials_go_on_from_their_checkpoints_and_nothing_is_lost_or_repeated(folder):
+def test_a_second_search_is_refused_and_after_a_kill_all_goes_on_from_the_checkpoints(folder):
     process = folder.start_and_wait(n_rows=6)
+    second = folder.start()
+    assert second.wait(60) == 2
+    assert f"process {process.pid} on " in second.log.read_text()
+
     process.kill()
     process.wait()
     folder.wait_until_nothing_runs(PATIENCE_S)  # a slot may still write the checkpoint that it was about to
+    (folder.study / "study.journal.lock").symlink_to("left by a process that was killed")
     interrupted = {f"trial-{number:04d}.pt" for number in {row["trial"] for row in folder.rows()}}
     before = {name: epoch for name, epoch in checkpoints(folder.study).items() if name in interrupted}
 
@@ -148,19 +153,19 @@ def test_a_trial_whose_process_is_killed_goes_on_in_another(folder):
     assert process.log.read_text().count("lost its process after epoch") == 1
 
 
-@pytest.mark.parametrize("program", ["raylet", "gcs_server"])
-def test_a_search_whose_ray_is_killed_ends_and_says_so(folder, program):
-    process = folder.start_and_wait()
-    (number,) = folder.processes(f"/{program}")
-    os.kill(number, signal.SIGKILL)
-    code = process.wait(60)
+def test_a_search_whose_ray_is_killed_ends_and_says_so(folder):
+    for program in ("raylet", "gcs_server"):
+        process = folder.start_and_wait()
+        (number,) = folder.processes(f"/{program}")
+        os.kill(number, signal.SIGKILL)
+        code = process.wait(60)
 
-    assert code == 1
-    said = process.log.read_text().splitlines()[-1]
-    assert said.startswith("aborted: Ray has lost")
-    assert program in said
-    if program == "raylet":  # without its head, Ray's other processes take a minute or more to notice
-        folder.wait_until_nothing_runs(60)
+        assert code == 1
+        said = process.log.read_text().splitlines()[-1]
+        assert said.startswith("aborted: Ray has lost")
+        assert program in said
+        if program == "raylet":  # without its head, Ray's other processes take a minute or more to notice
+            folder.wait_until_nothing_runs(60)
     folder.check_goes_on_to_the_end()
 
 
@@ -201,7 +206,7 @@ def test_a_signal_while_ray_starts_is_an_interruption_too(folder):
     folder.wait_until_nothing_runs(60)
 
 
-def test_checkpoints_that_cannot_be_written_end_the_search_and_say_what_to_mend(folder):
+def test_what_cannot_be_written_ends_the_search_and_it_says_what_to_mend(folder):
     folder.study.mkdir(parents=True)
     (folder.study / "checkpoints").write_text("in the way of the folder", "utf-8")
     process = folder.start()
@@ -212,11 +217,8 @@ def test_checkpoints_that_cannot_be_written_end_the_search_and_say_what_to_mend(
     assert "checkpoints/trial-0000.pt: cannot be written" in said.replace("trial-0001", "trial-0000")
     assert "mend that, and the same command goes on from here" in said
     assert "Traceback" not in said
+
     (folder.study / "checkpoints").unlink()
-    folder.check_goes_on_to_the_end()
-
-
-def test_a_file_that_takes_no_more_ends_the_search_and_says_what_to_mend(folder):
     process = folder.start_and_wait()
     full = (folder.study / "trials.jsonl").stat().st_size + 300  # within a line
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, full))
@@ -226,17 +228,4 @@ def test_a_file_that_takes_no_more_ends_the_search_and_says_what_to_mend(folder)
     assert code == 2, said
     assert "trials.jsonl: cannot be written (File too large); mend that" in said
     assert "Traceback" not in said
-    folder.check_goes_on_to_the_end()
-
-
-def test_a_second_search_on_the_same_study_is_refused_and_stale_locks_are_not(folder):
-    first = folder.start_and_wait()
-    second = folder.start()
-
-    assert second.wait(60) == 2
-    assert f"process {first.pid} on " in second.log.read_text()
-
-    first.kill()
-    first.wait()
-    (folder.study / "study.journal.lock").symlink_to("left by a process that was killed")
     folder.check_goes_on_to_the_end()
