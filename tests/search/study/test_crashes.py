@@ -380,7 +380,7 @@ def start_driver(folder, config, write_yaml, n_rows):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_rows", [1, 7, 20])
+@pytest.mark.parametrize("n_rows", [1, 20])
 def test_a_process_that_is_killed_loses_nothing(folder, make_config, write_yaml, open_study, assert_consistent, n_rows):
     config = make_config(trials=40, factor=2)
     process = start_driver(folder, config, write_yaml, n_rows)
