@@ -42,7 +42,7 @@ def clean_wafers(
         keep_unknown: See `spell_labels`.
 
     Raises:
-        DataError: If no wafer is left, or labels are unknown.
+        DataError: If no wafer is left, labels are unknown, or `rename` names one that is absent.
     """
     labels = spell_labels(raw.labels, rename=rename or {}, keep_unknown=keep_unknown, source=raw.source)
     verdicts = judge_maps(raw)
@@ -62,7 +62,7 @@ def list_dropped(dropped: Mapping[str, int]) -> str:
 
 
 def judge_maps(raw: RawWafers) -> dict[str, NDArray[np.bool_]]:
-    """Say for each reason which maps it strikes; the first that applies counts."""
+    """Say for each reason which maps it strikes, shape (N,); no map is struck twice."""
     n = len(raw)
     illegal, n_dies = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
     offsets, filled = raw.offsets, np.flatnonzero(raw.heights * raw.widths)

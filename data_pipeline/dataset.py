@@ -35,6 +35,9 @@ class Dataset:
         """Encode the part "train", "val" or "test", or take it from the cache.
 
         Only `search.evaluate` asks for "test".
+
+        Raises:
+            DataError: If the cache cannot be written.
         """
         indices = self.splits.part(part)
         maps = load_encoded(self.wafers, indices, picture=self.picture, cache=self.cache)

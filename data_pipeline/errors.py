@@ -8,6 +8,11 @@ class DataError(Exception):
     """A file or a data set that cannot be used as it is; the message says what to do about it."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind if it says nothing; at most 200 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 def exit_code(command: Callable[[], None]) -> int:
     """Run a command that writes files whole or not at all, and turn what it raises into its exit code.
 

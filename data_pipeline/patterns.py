@@ -77,7 +77,13 @@ class Draws:
 
 
 def drift(product: Product, draws: Draws, strength: Field) -> Field:
-    """Smooth factor around 1 across the wafer: three waves of about its size, other ones on each wafer."""
+    """Draw a smooth factor around 1 across each wafer, shape (n, h, w): three waves of about the wafer's size.
+
+    Args:
+        product: The dies.
+        draws: Of the n wafers.
+        strength: How uneven, shape (n, 1, 1): of the factor's logarithm, 0.8 times this is the standard deviation.
+    """
     waves = np.zeros((draws.n, *product.r.shape), dtype=np.float32)
     for _ in range(3):
         height, phase, direction, frequency = draws.rng.random((4, draws.n, 1, 1), dtype=np.float32)

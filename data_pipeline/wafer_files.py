@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, first_line
 from data_pipeline.files import replaced_atomically
 from data_pipeline.sources.columns import view_cells
 from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_set import OFFICIAL_PARTS, WaferSet, index_labels, index_lots, order_classes
 
 PREPARED = Path("data/wafers.parquet")
-_ROW_GROUP = 10_000
+_ROW_GROUP, _GROUP_CELLS = 10_000, 64 << 20  # at most; offsets within a group are of 32 bits
 _SCHEMA = pa.schema(
     [
         ("map", pa.binary()),
@@ -68,7 +68,7 @@ def load_wafers(path: Path) -> WaferSet:
     except PermissionError:
         raise DataError(f"{path}: may not be read; check its permissions") from None
     except _DAMAGE as error:
-        raise DataError(f"{path}: damaged or not a wafer file ({_first_line(error)})") from None
+        raise DataError(f"{path}: damaged or not a wafer file ({first_line(error)})") from None
 
 
 def find_wafers(asked: str, *, synthetic_wafers: int) -> WaferSet:
@@ -80,7 +80,7 @@ def find_wafers(asked: str, *, synthetic_wafers: int) -> WaferSet:
         synthetic_wafers: How many to draw where they are synthetic.
 
     Raises:
-        DataError: See `load_wafers`.
+        DataError: See `load_wafers`, and `make_wafers` where they are synthetic.
     """
     if asked == "auto" and PREPARED.exists():
         return load_wafers(PREPARED)
@@ -108,7 +108,7 @@ def write_parquet(wafers: WaferSet, path: Path, *, progress: Callable[[int, int]
         progress: Called with the wafers written so far and all of them.
 
     Raises:
-        DataError: If the folder cannot be written.
+        DataError: If the file cannot be written.
     """
     metadata = {
         "wafers.format": "1",
@@ -121,8 +121,11 @@ def write_parquet(wafers: WaferSet, path: Path, *, progress: Callable[[int, int]
         replaced_atomically(path) as partial,
         pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
-        for start in range(0, len(wafers), _ROW_GROUP):
-            stop = min(start + _ROW_GROUP, len(wafers))
+        stop = 0
+        while stop < len(wafers):
+            start, end = stop, wafers.offsets[stop] + _GROUP_CELLS
+            fitting = int(np.searchsorted(wafers.offsets, end, side="right")) - 1
+            stop = min(start + _ROW_GROUP, max(fitting, start + 1))
             writer.write_table(_to_table(wafers, start, stop, schema), row_group_size=_ROW_GROUP)
             if progress:
                 progress(stop, len(wafers))
@@ -220,7 +223,3 @@ def _read_official(parts: list[str | None], path: Path) -> NDArray[np.int8] | No
 
 def _to_int64(values: NDArray[np.generic]) -> NDArray[np.int64]:
     return np.asarray(values).astype(np.int64, casting="same_kind")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -18,6 +18,8 @@ STEMS = ("full", "strided")
 def make_stem(kind: str, width: int, *, norm: str, mask_channel: bool, halve: bool = False) -> list[nn.Module]:
     """Begin a network on passing and failing dies: a 3x3 convolution ("full") or a 5x5 one in steps of two ("strided").
 
+    Its output has `width` channels and may be halved, see `conv_norm_relu`.
+
     Raises:
         ModelError: If an option is out of range.
     """
@@ -139,8 +141,8 @@ def generalized_mean(x: Tensor, exponent: Tensor) -> Tensor:
         Radenovic et al. 2017, Fine-tuning CNN Image Retrieval with No Human Annotation, arXiv:1711.02512, equation 3.
 
     Example:
-        >>> generalized_mean(torch.tensor([[[[1.0, 7.0]]]]), torch.tensor(2.0))
-        tensor([[5.]])
+        >>> round(generalized_mean(torch.tensor([[[[1.0, 7.0]]]]), torch.tensor(2.0)).item(), 3)
+        5.0
     """
     p = exponent.float().clamp(min=1)
     # By way of logarithms, because the power itself overflows; bfloat16 would keep two digits of them.

@@ -26,6 +26,16 @@ def test_links_between_documents_lead_somewhere(document):
     assert missing == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_of_the_documents_are_there(document):
+    modules = set(re.findall(r"python -m ((?:search|data_pipeline|benchmarks)[\w.]*\w)", document.read_text("utf-8")))
+
+    files = {name: ROOT.joinpath(*name.split(".")) for name in modules}
+    missing = [name for name, path in files.items() if not (path.with_suffix(".py").is_file() or path.is_dir())]
+
+    assert missing == []
+
+
 def test_the_readme_names_every_folder():
     tree = (ROOT / "README.md").read_text("utf-8")
     packages = [path.parent for path in ROOT.glob("*/__init__.py")]

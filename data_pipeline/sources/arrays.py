@@ -15,9 +15,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, first_line
 from data_pipeline.sources.bombs import refuse_bomb
-from data_pipeline.sources.raw import RawWafers, list_names, to_codes
+from data_pipeline.sources.raw import MAX_INDEXABLE, RawWafers, list_names, to_codes
 
 _OURS = ("maps", "offset", "height", "width", "label", "lot")
 _MIXED = ("arr_0", "arr_1")
@@ -38,7 +38,6 @@ _KINDS = {
 }  # fmt: skip
 
 _CHUNK = 4 << 20
-_MAX_SIDE = 1 << 31  # keeps height x width within int64
 # SystemError is what numpy raises for strings of impossible characters.
 _DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, RuntimeError, SyntaxError,
@@ -94,8 +93,9 @@ def _refused(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     except _DAMAGE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"{path}: damaged or not a {path.suffix.lower()} file ({reason}); get it again") from None
+        raise DataError(
+            f"{path}: damaged or not a {path.suffix.lower()} file ({first_line(error)}); get it again"
+        ) from None
 
 
 def _check_size(archive: zipfile.ZipFile, path: Path) -> None:
@@ -166,7 +166,7 @@ def _convert_ours(arrays: Mapping[str, NDArray[Any]], path: Path) -> RawWafers:
 
 
 def _to_sides(values: NDArray[Any], name: str, path: Path) -> NDArray[np.int64]:
-    wrong = (values < 0) | (values >= _MAX_SIDE)
+    wrong = (values < 0) | (values >= MAX_INDEXABLE)
     if wrong.any():
         bad = int(np.argmax(wrong))
         raise DataError(f"{path}: {name}: must be a number of dies; got {values[bad]} for map {bad}")

@@ -11,15 +11,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, first_line
 from data_pipeline.sources.bombs import refuse_bomb
-from data_pipeline.sources.raw import MAX_SIDE, RawWafers, list_names, to_codes
+from data_pipeline.sources.raw import MAX_INDEXABLE, MAX_SIDE, RawWafers, list_names, to_codes
 
 _NEEDED = ("map", "height", "width", "lot")
 _OPTIONAL = ("label", "official")
 _BATCH = 500  # rows decoded together: equal maps, stored once, unpack to megabytes each
 _ROW_BYTES = 40  # at least, of a wafer in memory
-_MAX_INDEXABLE = 1 << 31  # keeps height x width within int64
 _DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, RuntimeError, TypeError,
     ValueError, pa.ArrowException,
@@ -45,8 +44,7 @@ def read_parquet(path: Path) -> RawWafers:
     except PermissionError:
         raise DataError(f"{path}: cannot be read (Permission denied)") from None
     except (OSError, *_DAMAGE) as error:  # pyarrow reports damage as OSError too
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"{path}: damaged or not a .parquet file ({reason}); get it again") from None
+        raise DataError(f"{path}: damaged or not a .parquet file ({first_line(error)}); get it again") from None
 
 
 def stream_parquet(path: Path, *, size: int, n_cells: int) -> Iterator[tuple[RawWafers, int]]:
@@ -79,8 +77,7 @@ def stream_parquet(path: Path, *, size: int, n_cells: int) -> Iterator[tuple[Raw
     except PermissionError:
         raise DataError(f"{path}: cannot be read (Permission denied)") from None
     except (OSError, *_DAMAGE) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"{path}: damaged or not a .parquet file ({reason}); get it again") from None
+        raise DataError(f"{path}: damaged or not a .parquet file ({first_line(error)}); get it again") from None
 
 
 def _read_what_can_be_read(batch: pa.RecordBatch, first: int, path: Path) -> RawWafers:
@@ -176,9 +173,10 @@ class _Found:
             )
         lots = [str(lot) for lot in self._to_texts(batch, "lot", first, is_needed=True)]
         labels, official = (self._to_texts(batch, name, first) for name in ("label", "official"))
-        self.n_cells += len(cells)
-        refuse_bomb(self.n_cells, packed=self.path.stat().st_size, path=self.path, what="cells")
+        n_cells = self.n_cells + len(cells)
+        refuse_bomb(n_cells, packed=self.path.stat().st_size, path=self.path, what="cells")
         # Nothing before this line, so that a batch is taken whole or not at all.
+        self.n_cells = n_cells
         self.cells.append(cells)
         self.heights.append(heights)
         self.widths.append(widths)
@@ -229,7 +227,7 @@ class _Found:
             raise DataError(f"{self.path}: {name}: must hold whole numbers; got {values.type}; convert it")
         self._check_no_null(values, name, first)
         sides = values.to_numpy()
-        wrong = (sides < 0) | (sides >= _MAX_INDEXABLE)
+        wrong = (sides < 0) | (sides >= MAX_INDEXABLE)
         if wrong.any():
             bad = int(np.argmax(wrong))
             raise DataError(f"{self.path}: {name}: must be a number of dies; got {sides[bad]} in row {first + bad}")

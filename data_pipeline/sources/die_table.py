@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.csv as pv
 from numpy.typing import NDArray
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, first_line
 from data_pipeline.sources.bombs import refuse_bomb
-from data_pipeline.sources.raw import ILLEGAL, RawWafers
+from data_pipeline.sources.raw import ILLEGAL, MAX_SIDE, RawWafers
 from data_pipeline.wafer_set import FAIL, NO_DIE, PASS
 
 # What a column may be called, the surest first; letter case and separators do not matter.
@@ -36,7 +36,6 @@ _WORDS = {
     "fail": FAIL, "f": FAIL, "bad": FAIL, "ng": FAIL,
 }  # fmt: skip
 _NO_LABEL = ("", "nan")  # not "none": that is a class
-_MAX_SIDE = 2_000
 _MAX_COORDINATE = 1_000_000
 _MAX_HEADER = 1 << 20
 _SPARSE, _SPARSE_SIZE = 200, 256 << 20
@@ -70,8 +69,9 @@ def read_csv(path: Path) -> RawWafers:
     except _DAMAGE as error:
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             raise DataError(f"{path}: must be encoded in UTF-8; save it again as such") from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"{path}: damaged or not a table ({reason}); every row must fit the header") from None
+        raise DataError(
+            f"{path}: damaged or not a table ({first_line(error)}); every row must fit the header"
+        ) from None
 
 
 class _Unpacked(io.RawIOBase):
@@ -258,12 +258,12 @@ def _measure(values: NDArray[np.int32], owners: NDArray[np.int64]) -> tuple[NDAr
 def _check_grids(
     heights: NDArray[np.int64], widths: NDArray[np.int64], n_rows: int, keyed: Sequence[tuple[str, str]], source: str
 ) -> None:
-    too_large = (heights > _MAX_SIDE) | (widths > _MAX_SIDE)
+    too_large = (heights > MAX_SIDE) | (widths > MAX_SIDE)
     n_cells = int((heights * widths).sum())
     if too_large.any() or n_cells > max(_SPARSE_SIZE, _SPARSE * n_rows):
         bad = int(np.argmax(too_large if too_large.any() else heights * widths))
         lot, wafer = keyed[bad]
-        limit = f"at most {_MAX_SIDE:,}x{_MAX_SIDE:,} dies" if too_large.any() else "grids that are not nearly empty"
+        limit = f"at most {MAX_SIDE:,}x{MAX_SIDE:,} dies" if too_large.any() else "grids that are not nearly empty"
         raise DataError(
             f"{source}: must have {limit}; got {heights[bad]:,}x{widths[bad]:,} for wafer {wafer[:50]!r} of lot "
             f"{lot[:50]!r}; a coordinate is wrong"

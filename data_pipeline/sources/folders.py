@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, first_line
 from data_pipeline.sources.arrays import read_npy
-from data_pipeline.sources.raw import ILLEGAL, RawWafers, gather, to_codes
+from data_pipeline.sources.raw import ILLEGAL, MAX_SIDE, RawWafers, gather, to_codes
 from data_pipeline.wafer_set import FAIL, NO_DIE, PASS
 
 _UNLABELLED = ("unlabelled", "unlabeled", "unknown")
 _LOT = re.compile(r"(?<![a-z])lot(\d+)", re.IGNORECASE)  # no pilot7
-_MAX_SIDE = 2_000
 _GREYS = {0: NO_DIE, 127: PASS, 128: PASS, 255: FAIL}
 _DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError, RuntimeError,
@@ -155,17 +154,16 @@ def _read_png(path: Path) -> NDArray[np.uint8]:
                 _check_size(image.height, image.width, path)
                 return _to_die_codes(image)
     except Image.DecompressionBombError:
-        raise DataError(f"{path}: must have at most {_MAX_SIDE:,}x{_MAX_SIDE:,} dies; got far more") from None
+        raise DataError(f"{path}: must have at most {MAX_SIDE:,}x{MAX_SIDE:,} dies; got far more") from None
     except PermissionError:
         raise DataError(f"{path}: cannot be read (Permission denied)") from None
     except _DAMAGE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"{path}: damaged or not a .png file ({reason}); get it again") from None
+        raise DataError(f"{path}: damaged or not a .png file ({first_line(error)}); get it again") from None
 
 
 def _check_size(height: int, width: int, path: Path) -> None:
-    if max(height, width) > _MAX_SIDE:
-        raise DataError(f"{path}: must have at most {_MAX_SIDE:,}x{_MAX_SIDE:,} dies; got {height:,}x{width:,}")
+    if max(height, width) > MAX_SIDE:
+        raise DataError(f"{path}: must have at most {MAX_SIDE:,}x{MAX_SIDE:,} dies; got {height:,}x{width:,}")
 
 
 def _to_die_codes(image: Image.Image) -> NDArray[np.uint8]:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import DataError
 from data_pipeline.sources.bombs import refuse_bomb
-from data_pipeline.sources.pickles import Array, Frame, damage, limit_memory, read_frame
+from data_pipeline.sources.pickles import Frame, read_frame
 from data_pipeline.sources.raw import RawWafers, gather, list_names, to_codes
+from data_pipeline.sources.unpickling import Array, damage, limit_memory
 
 Progress = Callable[[int, int], None]
 

@@ -12,6 +12,7 @@ from data_pipeline.wafer_set import FAIL
 
 ILLEGAL = 255  # stands for every value that is not a die code
 MAX_SIDE = 2_000  # dies; real maps have at most a few hundred
+MAX_INDEXABLE = 1 << 31  # dies; keeps height x width within int64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipeline.encode import Picture
-from data_pipeline.wafer_set import FAIL, NO_DIE, PASS
+from data_pipeline.wafer_set import FAIL, NO_DIE
 from search.final.model_file import TrainedModel
 
 
@@ -80,6 +80,3 @@ def _overlaps(n_dies: int, n_all: int, n_pixels: int, *, offset: int = 0) -> Ten
     dies = (torch.arange(n_dies, dtype=torch.int64) + offset) * n_pixels
     overlap = torch.minimum(edges[1:, None], dies + n_pixels) - torch.maximum(edges[:-1, None], dies)
     return overlap.clamp(min=0).float()
-
-
-assert (NO_DIE, PASS, FAIL) == (0, 1, 2)  # what a file of this model says of its input

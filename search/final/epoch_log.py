@@ -8,7 +8,7 @@ from search.views.words import duration
 
 
 def epoch_line(reports: Sequence[EpochReport], *, epochs: int, elapsed: float, timed: int) -> str:
-    """Write one line of the epoch log.
+    """Write one line of the epoch log; a + marks the best accuracy on validation so far, a - any other.
 
     Args:
         reports: All so far.

@@ -22,7 +22,7 @@ from torch.export import Dim
 
 from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_files import load_wafers
-from data_pipeline.wafer_set import WaferSet
+from data_pipeline.wafer_set import FAIL, NO_DIE, PASS, WaferSet
 from search.errors import DONE, ConfigError
 from search.final.deployed import Deployed
 from search.final.model_card import write_model_card
@@ -51,7 +51,7 @@ class ExportRequest:
         study: Whose final model it is; None for a model file alone.
         results: Folder of all studies; encoded maps are kept there.
         data: Wafers to check on; None takes the study's validation part, or synthetic ones.
-        n_checked: So many of them.
+        n_checked: So many of them, at least 1.
     """
 
     model: Path
@@ -81,7 +81,7 @@ def export(request: ExportRequest, console: Console) -> int:
         files = {"model.pt2": Path(scratch) / "model.pt2", "model.onnx": Path(scratch) / "model.onnx"}
         _write_graphs(deployed, files)
         predictors = {name: _load(name, path) for name, path in files.items()}
-        wafers, rows, what = _choose_wafers(request, trained)
+        wafers, rows, what = _choose_wafers(request)
         parity = _compare(deployed, predictors, wafers, rows)
         for name, worst in parity.items():
             say(console, f"{name}: largest difference from PyTorch {worst:.1e} on {len(rows):,} {what}")
@@ -166,7 +166,7 @@ def _in_torch(module: torch.nn.Module) -> Predict:
     return run
 
 
-def _choose_wafers(request: ExportRequest, trained: TrainedModel) -> tuple[WaferSet, NDArray[np.int64], str]:
+def _choose_wafers(request: ExportRequest) -> tuple[WaferSet, NDArray[np.int64], str]:
     """Return wafers to check on, never of the locked test: a set, positions in it, and what they are."""
     random = np.random.default_rng(0)
     if request.data is None and request.study is not None:
@@ -227,7 +227,7 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
             "name": "maps",
             "type": "uint8",
             "shape": ["wafers", "height", "width"],
-            "codes": {"0": "no die", "1": "passing die", "2": "failing die"},
+            "codes": {str(NO_DIE): "no die", str(PASS): "passing die", str(FAIL): "failing die"},
             "sides": [2, _LARGEST],
         },
         "output": {"name": "probabilities", "type": "float32", "shape": ["wafers", "classes"]},

@@ -13,10 +13,17 @@ from data_pipeline.encode import encode_maps
 from data_pipeline.wafer_set import WaferSet
 from search.errors import DONE, ConfigError
 from search.final.model_file import TrainedModel
-from search.final.outcome import draw_pictures, fingerprint_file, predict_logits, show_scored, to_predictions
+from search.final.outcome import (
+    draw_pictures,
+    fingerprint_file,
+    origin_of,
+    predict_logits,
+    show_scored,
+    to_predictions,
+)
 from search.final.scoring import score_logits, scored_to_row
 from search.study.marks import marks_of
-from search.study.predictions import Origin, write_predictions
+from search.study.predictions import write_predictions
 from search.study.records import StudyFolder, write_json
 from search.trial.calibration import estimate_shares
 from search.trial.vocabulary import nearest
@@ -30,7 +37,7 @@ def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, 
     `final/external-<name>*`.
 
     Raises:
-        ConfigError: If no wafer is labelled, a class is unknown to the model, or all wafers were seen.
+        ConfigError: If no wafer is labelled, a class is unknown to the model, or all labelled wafers were seen.
     """
     wafers = _with_classes_of(trained, wafers)
     labelled = np.flatnonzero(wafers.labels >= 0)
@@ -51,12 +58,12 @@ def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, 
         rule=trained.rule,
         classes=trained.classes,
         lots=wafers.lots[rows],
-        shares=trained.shares.double().numpy(),
+        shares=trained.shares,
     )
     final, when = study.final, datetime.now(UTC).isoformat(timespec="seconds")
     name = f"external-{name}"
     model = fingerprint_file(final / "model.pt")
-    shares = estimate_shares(scored.probabilities, assumed=trained.shares.double().numpy())
+    shares = estimate_shares(scored.probabilities, assumed=trained.shares)
     row: dict[str, Any] = scored_to_row(scored, trained.classes, split="external")
     row |= {
         "when": when,
@@ -68,19 +75,7 @@ def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, 
     row |= {"n_seen": int(is_seen.sum()), "n_unlabelled": len(wafers) - len(labelled)}
     row |= {"estimated_shares": dict(zip(trained.classes, shares.tolist(), strict=True))}
     write_json(final / f"{name}.json", {"format": 1, **row})
-    origin = Origin(
-        study=study.name,
-        model=model,
-        data_fingerprint=wafers.fingerprint,
-        split_fingerprint="",
-        protocol="external",
-        synthetic=wafers.is_synthetic,
-        leaky=trained.leaky,
-        when=when,
-        on=trained.on,
-        n_parameters=trained.n_parameters,
-        config=trained.config,
-    )
+    origin = origin_of(trained, wafers, study=study.name, model=model, split="", protocol="external", when=when)
     write_predictions(to_predictions(scored, trained.classes, wafers, rows, origin), final / f"{name}.parquet")
     title = f"{study.name} on {wafers.source} ({', '.join([*marks, '%'])})"
     pictures = draw_pictures(scored, trained, wafers, rows, final, prefix=name, title=title)

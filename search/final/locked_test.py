@@ -12,12 +12,19 @@ from data_pipeline.wafer_files import load_wafers
 from search.errors import DONE, ConfigError
 from search.final.external_test import score_external
 from search.final.model_file import TrainedModel, load_model
-from search.final.outcome import draw_pictures, fingerprint_file, predict_logits, show_scored, to_predictions
+from search.final.outcome import (
+    draw_pictures,
+    fingerprint_file,
+    origin_of,
+    predict_logits,
+    show_scored,
+    to_predictions,
+)
 from search.final.scoring import score_logits, scored_to_row, tell_other_shares
 from search.study.best import Best, load_best
 from search.study.data import check_same_data, describe, open_data
 from search.study.marks import marks_of
-from search.study.predictions import NAME, Origin, write_predictions
+from search.study.predictions import NAME, write_predictions
 from search.study.provenance import describe_data
 from search.study.records import StudyFolder, lock_folder, read_json, write_json
 from search.views.report import write_report
@@ -46,7 +53,8 @@ def evaluate(request: EvaluateRequest, console: Console) -> int:
     """Score the final model: on the study's locked test, or on an external file of labelled wafers.
 
     Raises:
-        ConfigError: If there is no final model yet, or it does not belong to this study's data.
+        ConfigError: If there is no final model yet, it does not belong to this study's data, or an external file has
+            nothing to score it on.
         DataError: If the wafers cannot be used.
     """
     best, trained = load_best(request.study.best), load_model(request.study.final / "model.pt")
@@ -74,24 +82,20 @@ def _score_locked_test(request: EvaluateRequest, best: Best, trained: TrainedMod
     logits_NK, labels = predict_logits(trained, dataset.encode("test"))
     lots = dataset.wafers.lots[dataset.splits.test]
     scored = score_logits(
-        logits_NK, labels, rule=trained.rule, classes=trained.classes, lots=lots, shares=trained.shares.double().numpy()
+        logits_NK, labels, rule=trained.rule, classes=trained.classes, lots=lots, shares=trained.shares
     )
     with lock_folder(final):
         model = fingerprint_file(final / "model.pt")
         row = scored_to_row(scored, trained.classes, split="test")
         looks = _add_look(final / "test.json", row | {"model": model, "marks": list(marks)})
-        origin = Origin(
+        origin = origin_of(
+            trained,
+            dataset.wafers,
             study=request.study.name,
             model=model,
-            data_fingerprint=best.data_fingerprint,
-            split_fingerprint=best.split_fingerprint,
+            split=dataset.splits.fingerprint,
             protocol=dataset.splits.protocol,
-            synthetic=dataset.wafers.is_synthetic,
-            leaky=dataset.splits.leaky,
             when=looks[-1]["when"],
-            on=trained.on,
-            n_parameters=trained.n_parameters,
-            config=trained.config,
         )
         kept = to_predictions(scored, trained.classes, dataset.wafers, dataset.splits.test, origin)
         write_predictions(kept, final / NAME)
@@ -102,15 +106,11 @@ def _score_locked_test(request: EvaluateRequest, best: Best, trained: TrainedMod
         if request.study.provenance.exists():
             write_report(request.study)
     show_scored(scored, trained, console, title=title)
-    natural = np.bincount(dataset.wafers.labels[dataset.splits.train], minlength=len(trained.classes)).astype(
-        np.float64
-    )
-    assumed = trained.shares.double().numpy()
-    if np.abs(natural / natural.sum() - assumed).max() > _OTHER_SHARES:
-        say(
-            console,
-            tell_other_shares(scored, assumed=assumed, wanted=natural / natural.sum(), whose="the training part"),
-        )
+    counts = np.bincount(dataset.wafers.labels[dataset.splits.train], minlength=len(trained.classes))
+    natural = counts / counts.sum()
+    if np.abs(natural - trained.shares).max() > _OTHER_SHARES:
+        told = tell_other_shares(scored, assumed=trained.shares, wanted=natural, whose="the training part")
+        say(console, told)
     say(console, _about_looks(looks))
     files = [*pictures, ("predictions", final / NAME), ("ledger", final / "test.json")]
     for what, path in files:

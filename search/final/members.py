@@ -39,7 +39,7 @@ class Folder:
     classes: tuple[str, ...]
 
     def member(self, seed: int) -> Path:
-        """A finished member."""
+        """Name the file of a finished member."""
         return self.path / f"member-{seed}.pt"
 
     @property

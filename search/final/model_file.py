@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.encode import Picture
 from models import ModelError, build_model
-from search.errors import ConfigError
+from search.errors import ConfigError, first_line
 from search.space.space import Config
 from search.study.checkpoints import save_tensors
 from search.study.finding import find_study
@@ -63,8 +63,8 @@ class TrainedModel:
         return precision
 
     @property
-    def shares(self) -> torch.Tensor:
-        """Of the classes that its probabilities take for granted, shape (K,), float32, sum 1."""
+    def shares(self) -> NDArray[np.float64]:
+        """Of the classes that its probabilities take for granted, shape (K,), sum 1."""
         return class_shares(self.model)
 
     @property
@@ -73,10 +73,11 @@ class TrainedModel:
         return sum(tensor.numel() for tensor in self.model.parameters())
 
 
-def class_shares(model: Ensemble) -> torch.Tensor:
-    """Return the class shares that a model's probabilities take for granted, shape (K,), float32, sum 1."""
+def class_shares(model: Ensemble) -> NDArray[np.float64]:
+    """Return the class shares that a model's probabilities take for granted, shape (K,), sum 1; it may be on a GPU."""
     members: list[Predictor] = list(model.members)  # type: ignore[arg-type]
-    return torch.stack([member.shares for member in members]).mean(0)
+    shares: NDArray[np.float64] = torch.stack([member.shares for member in members]).mean(0).double().cpu().numpy()
+    return shares
 
 
 def find_model(asked: str, *, results: Path) -> tuple[Path, StudyFolder | None]:
@@ -133,7 +134,7 @@ def load_model(path: Path) -> TrainedModel:
             seeds=tuple(content["seeds"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ModelError) as error:
-        raise ConfigError(f"{path}: does not fit this version ({_first_line(error)})") from None
+        raise ConfigError(f"{path}: does not fit this version ({first_line(error)})") from None
 
 
 def _build(params: TrialParams, state: dict[str, Any], *, n_classes: int) -> Predictor:
@@ -153,11 +154,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; train it with `python -m search.retrain`") from None
     except Exception as error:  # noqa: BLE001 - torch.load raises whatever a broken or hostile file leads it to
-        raise ConfigError(f"{path}: is not a model file of ours, or damaged ({_first_line(error)})") from None
+        raise ConfigError(f"{path}: is not a model file of ours, or damaged ({first_line(error)})") from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ConfigError(f"{path}: is not a model file of format {_FORMAT}; train it anew with this version")
     return content
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

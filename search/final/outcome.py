@@ -29,6 +29,35 @@ def predict_logits(trained: TrainedModel, wafers: EncodedWafers) -> tuple[Tensor
     return logits_NK.cpu(), labels.cpu()
 
 
+def origin_of(
+    trained: TrainedModel, wafers: WaferSet, *, study: str, model: str, split: str, protocol: str, when: str
+) -> Origin:
+    """Say where the predictions of a final model come from.
+
+    Args:
+        trained: The model.
+        wafers: The data set that it has called wafers of.
+        study: Name of the study whose model it is.
+        model: Fingerprint of its file.
+        split: Fingerprint of the division of the wafers; "" where they are not divided.
+        protocol: How they were divided.
+        when: Of the look, ISO 8601.
+    """
+    return Origin(
+        study=study,
+        model=model,
+        data_fingerprint=wafers.fingerprint,
+        split_fingerprint=split,
+        protocol=protocol,
+        synthetic=wafers.is_synthetic,
+        leaky=trained.leaky,
+        when=when,
+        on=trained.on,
+        n_parameters=trained.n_parameters,
+        config=trained.config,
+    )
+
+
 def to_predictions(
     scored: Scored, classes: tuple[str, ...], wafers: WaferSet, rows: NDArray[np.int64], origin: Origin
 ) -> Predictions:

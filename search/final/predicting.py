@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.batches import plain_batches, wrap_arrays
 from data_pipeline.encode import encode_maps
-from data_pipeline.streaming import PIECE, Piece, stream_wafers
+from data_pipeline.streaming import Piece, stream_wafers
 from data_pipeline.wafer_set import UNLABELLED
 from search.errors import ConfigError
 from search.final.model_file import TrainedModel
@@ -71,16 +71,13 @@ def read_shares(given: Sequence[str], classes: Sequence[str]) -> NDArray[np.floa
     return result
 
 
-def call_wafers(
-    trained: TrainedModel, source: Path, *, shares: NDArray[np.float64] | None = None, size: int = PIECE
-) -> Iterator[Called]:
+def call_wafers(trained: TrainedModel, source: Path, *, shares: NDArray[np.float64] | None = None) -> Iterator[Called]:
     """Call all wafers of a source, piece by piece and in order.
 
     Args:
         trained: The model.
         source: Whatever `prepare` reads.
         shares: Of the classes among these wafers, shape (K,), if they are known to be others than in training.
-        size: Wafers in a piece.
 
     Raises:
         DataError: If the source cannot be read.
@@ -89,7 +86,7 @@ def call_wafers(
     model, dtype = trained.model.to(device), choose_dtype(trained.precision, device)
 
     def encode() -> Iterator[tuple[Piece, NDArray[np.uint8] | None, NDArray[np.bool_]]]:
-        for piece in stream_wafers(source, size=size):
+        for piece in stream_wafers(source):
             wafers = piece.wafers
             if wafers is None:
                 yield piece, None, np.empty(0, dtype=np.bool_)
@@ -105,8 +102,7 @@ def call_wafers(
             logits, _ = predict_batches(model, batches, dtype=dtype)
             calibrated = trained.rule.probabilities(logits.cpu())
             if shares is not None:
-                assumed = trained.shares.double().numpy()
-                corrected = correct_shares(calibrated.double().numpy(), assumed=assumed, wanted=shares)
+                corrected = correct_shares(calibrated.double().numpy(), assumed=trained.shares, wanted=shares)
                 calibrated = torch.from_numpy(corrected).float()
             probabilities, called = calibrated.double().numpy(), trained.rule.call(calibrated).numpy()
         yield Called(

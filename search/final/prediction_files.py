@@ -15,7 +15,7 @@ from data_pipeline.files import replaced_atomically
 from search.errors import ConfigError
 from search.trial.decision import NONE
 
-SUFFIXES = (".csv", ".parquet")
+_SUFFIXES = (".csv", ".parquet")
 _EXAMPLES = 5
 
 
@@ -34,8 +34,8 @@ def check_out(out: Path, *, inputs: Sequence[Path]) -> None:
     Raises:
         ConfigError: If its kind is unknown, its folder missing, or it is one of the inputs.
     """
-    if out.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--out {out}: must end in {' or '.join(SUFFIXES)}")
+    if out.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"--out {out}: must end in {' or '.join(_SUFFIXES)}")
     if not out.resolve().parent.is_dir():
         raise ConfigError(f"--out {out}: {out.resolve().parent} is no folder")
     for written in (out, lots_beside(out)):

@@ -51,17 +51,17 @@ def predict(request: PredictRequest, console: Console) -> int:
     """Call every wafer of the source.
 
     Raises:
-        ConfigError: If the model cannot be used, or the output not be written.
-        DataError: If the source cannot be read, or no wafer of it be called.
+        ConfigError: If the model or an option cannot be used, or no wafer of the source can be called.
+        DataError: If the source cannot be read, or the output not be written.
     """
     check_out(request.out, inputs=[request.model, request.source])
     if request.explain and request.explain.exists() and not request.explain.is_dir():
         raise ConfigError(f"--explain {request.explain}: is no folder; give another name")
     trained = load_model(request.model)
     shares = read_shares(request.shares, trained.classes)
-    torch.set_num_threads(request.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(request.threads or _count_cores())
     keep_freed_memory()  # or a forward pass of 512 wafers takes 1.7 times as long on the CPU
-    marks = [*(["SYNTHETIC: trained on made-up wafers"] if trained.is_synthetic else [])]
+    marks = ["SYNTHETIC: trained on made-up wafers"] if trained.is_synthetic else []
     marks += [trained.leaky] if trained.leaky else []
     for mark in marks:
         say(console, f"WARNING: {mark}")
@@ -87,6 +87,12 @@ def predict(request: PredictRequest, console: Console) -> int:
         n_drawn = explained.draw(trained, request.explain)
         say(console, f"pictures     {request.explain} ({n_drawn})")
     return DONE
+
+
+def _count_cores() -> int:
+    """Count the cores that this process may use; only Linux tells, so that elsewhere it is all of them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _show_progress(pieces: Iterable[Called], console: Console) -> Iterator[Called]:

@@ -89,7 +89,8 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     On train, with the trial's seed and threads, a CPU yields the trial's reports again bit for bit.
 
     Raises:
-        ConfigError: If best.yaml cannot be used, or the folder cannot be written.
+        ConfigError: If best.yaml, an option or the teacher cannot be used, the wafers are others than the study's, or
+            the folder cannot be written.
         DataError: If the wafers cannot be used.
         TrialFailed: If the training diverges.
     """
@@ -205,7 +206,7 @@ def _finish(
         what = "validation" if len(members) == 1 else f"validation, {len(members)} members together"
         title = f"{what} ({', '.join([*marks, '%'])})"
         console.print(score_table(judgement.scores, wafers.classes, title=title))
-    say(console, describe_rule(rule, wafers.classes))
+    say(console, _describe_rule(rule, wafers.classes))
     for name in ("model.pt", "metrics.json", "curves.png"):
         say(console, str(request.out / name))
     folder = StudyFolder(request.out.resolve().parent)
@@ -223,8 +224,7 @@ def _read_logits(
 ) -> tuple[DecisionRule, Judgement | None]:
     """Fit the rule on wafers that no member was trained on: validation, or what models of other folds predicted."""
     classes, wafers = dataset.wafers.classes, dataset.wafers
-    shares = class_shares(model).cpu().double().numpy()
-    fit = partial(fit_rule, classes=classes, shares=shares, statistic=objective.statistic(classes))
+    fit = partial(fit_rule, classes=classes, shares=class_shares(model), statistic=objective.statistic(classes))
     if data.val is not None:
         dtype = choose_dtype(params.precision, data.val.labels.device)
         logits, labels = (part.cpu() for part in predict_batches(model, plain_batches(data.val), dtype=dtype))
@@ -243,7 +243,7 @@ def _read_logits(
     return fit(logits, labels, groups=found.lots, fitted_on=fitted_on), None
 
 
-def describe_rule(rule: DecisionRule, classes: Sequence[str]) -> str:
+def _describe_rule(rule: DecisionRule, classes: Sequence[str]) -> str:
     """Say how logits are read, and what that was fitted on."""
     if not rule.n_fitted:
         why = rule.fitted_on or (

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from search.views.figures.canvas import drawn
 
-STEPS = 32
+_STEPS = 32
 
 
-def attribute(model: nn.Module, picture: Tensor, called: int, *, steps: int = STEPS) -> Tensor:
+def attribute(model: nn.Module, picture: Tensor, called: int, *, steps: int = _STEPS) -> Tensor:
     """Divide the log probability of a class among the pixels, against the same wafer without a fail.
 
     Args:
         model: Maps (N, 2, S, S), shares of passing and failing dies, to logits (N, K).
-        picture: Shape (2, S, S).
-        called: The class.
-        steps: On the way from no fail to the wafer.
+        picture: Shape (2, S, S), on the model's device.
+        called: Index of the class.
+        steps: On the way from no fail to the wafer, at least 1.
 
     Returns:
         Shape (S, S); positive where fails speak for the class. The sum is, but for the steps, the log probability with

@@ -42,5 +42,6 @@ def make_teacher(trained: TrainedModel, dataset: Dataset, *, on: str, weight: fl
         rows = dataset.splits.part(part)
         maps = load_encoded(dataset.wafers, rows, picture=trained.picture, cache=dataset.cache)
         logits.append(predict_logits(trained, wrap_arrays(maps, dataset.wafers.labels[rows]))[0])
-    equal = torch.cat(logits).log_softmax(1) - trained.shares.cpu().clamp_min(1e-12).log()
+    shares = torch.from_numpy(trained.shares).float()
+    equal = torch.cat(logits).log_softmax(1) - shares.clamp_min(1e-12).log()
     return Teacher(log_probabilities=equal.log_softmax(1), weight=weight)

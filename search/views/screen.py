@@ -333,7 +333,7 @@ def _columns(about: About, trials: Sequence[TrialNow], *, ascii_only: bool, is_r
     if len(about.classes) <= 12 and any(trial.f1 for trial in trials):
         for k, name in enumerate(abbreviate(about.classes, 7)):
             cells = (heat_cell(trial.f1[k]) if trial.f1 else "" for trial in trials)
-            columns[f"{name}"] = column(10, cells)
+            columns[name] = column(10, cells)
     if is_running:
         columns["samples"] = column(9, (short_count(trial.samples) for trial in trials))
         columns["img/s"] = column(5, (short_count(trial.speed).rjust(5) for trial in trials))

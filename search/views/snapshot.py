@@ -190,7 +190,15 @@ class Tally:
         self._messages: deque[Message] = deque(maxlen=_MESSAGES)
 
     def note_epoch(self, trial: int, epoch: int, *, elapsed: float, seconds: float, slots: int = 0) -> None:
-        """Take note of a reported epoch, and of how long it took; once is enough."""
+        """Take note of a reported epoch, and of how long it took; once is enough.
+
+        Args:
+            trial: Its number.
+            epoch: That it has reported.
+            elapsed: Seconds that the study had run then.
+            seconds: That the epoch took.
+            slots: That train side by side; 0 if unknown.
+        """
         if epoch > self._epochs[trial]:
             self._epochs[trial] = epoch
             self._pace.add(elapsed=elapsed, seconds=seconds, slots=slots)
@@ -239,7 +247,7 @@ class Tally:
             seconds_at_most: Until some other limit ends the search.
         """
         under_way = tuple(running)
-        left, is_timed = self._left(under_way, elapsed, n_paused, seconds_at_most)
+        left, is_timed = self._left(under_way, elapsed, seconds_at_most)
         counts = {status: self._counts[status] for status in (COMPLETE, STOPPED, INFEASIBLE, FAILED)}
         return Snapshot(
             about=self.about,
@@ -253,9 +261,8 @@ class Tally:
             messages=tuple(self._messages),
         )
 
-    def _left(
-        self, running: Sequence[TrialNow], elapsed: float, n_paused: int, seconds_at_most: float
-    ) -> tuple[float | None, bool]:
+    def _left(self, running: Sequence[TrialNow], elapsed: float, seconds_at_most: float) -> tuple[float | None, bool]:
+        """Expect what is left in seconds, None if that is not known yet, and say whether time ends it, not trials."""
         limits = self.about.search
         n_judged = sum(self._counts[status] for status in JUDGED)
         to_start = max(limits.trials - n_judged - len(running), 0)

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from search.study.rows import FAILED, RUNNING
+from search.study.rows import COMPLETE, FAILED, RUNNING, STOPPED
 from search.study.study import Study
 from search.views.machine import Machine
 from search.views.screen import Screen
@@ -227,7 +227,7 @@ class SearchView:
             told = self._tally.note_end(trial, elapsed=elapsed)
         if self._has_screen:
             return
-        if self._detail == "verbose" and trial.status in (RUNNING, "complete", "stopped"):
+        if self._detail == "verbose" and trial.status in (RUNNING, COMPLETE, STOPPED):
             self._say(report_words(self._about, trial, is_whole=True))
         for message in told:
             is_problem = message.trial is not None and message.trial.status == FAILED

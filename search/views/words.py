@@ -13,7 +13,7 @@ from search.trial.metrics import Scores
 from search.trial.vocabulary import Scalar
 from search.views.snapshot import About, Message, Snapshot, TrialNow
 
-STATUS_WORDS = {
+_STATUS_WORDS = {
     RUNNING: "running",
     COMPLETE: "complete",
     STOPPED: "stopped by ASHA",
@@ -102,7 +102,7 @@ def metric_words(metric: str) -> str:
 
 def end_words(about: About, trial: TrialNow) -> str:
     """Say how a trial ended."""
-    head, words = f"trial {trial.number} {STATUS_WORDS[trial.status]}", short_configuration(trial.config, about.space)
+    head, words = f"trial {trial.number} {_STATUS_WORDS[trial.status]}", short_configuration(trial.config, about.space)
     if trial.status in (INFEASIBLE, FAILED):
         return f"{head} in epoch {trial.epoch + 1} of {trial.epochs}: {trial.reason}; {words}"
     after = "after all" if trial.status == COMPLETE else f"after {trial.epoch} of"
@@ -145,7 +145,7 @@ def counts_words(now: Snapshot) -> list[str]:
         n, reasons = now.counts[status], now.reasons.get(status, {})
         listed = ", ".join(f"{m:,} {reason}" for reason, m in reasons.items())
         if n or status in (COMPLETE, STOPPED):
-            parts.append(f"{n:,} {STATUS_WORDS[status]}{f' ({listed})' if listed else ''}")
+            parts.append(f"{n:,} {_STATUS_WORDS[status]}{f' ({listed})' if listed else ''}")
     return parts
 
 

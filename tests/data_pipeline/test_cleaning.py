@@ -32,6 +32,18 @@ def test_degenerate_maps_are_dropped_with_their_reason_and_count():
     assert "2 wafers dropped: fewer than 100 dies" in list_dropped(cleaned.dropped)
 
 
+def test_maps_are_judged_alike_however_many_there_are():
+    maps = [SMALL, GOOD, NOTHING, EMPTY, FOREIGN] * 5_000  # more than are looked at together
+
+    cleaned = clean(maps)
+
+    assert list(cleaned.dropped.values()) == [5_000, 10_000, 5_000]
+    assert [cleaned.wafers.lot_names[lot] for lot in cleaned.wafers.lots] == [
+        f"lot{i // 2}" for i in range(1, 25_000, 5)
+    ]
+    assert cleaned.wafers.fail_rates.max() == 0
+
+
 def test_what_the_reader_left_out_is_counted_too():
     cleaned = clean([GOOD, SMALL], left_out={"several defects at once": 5, "fewer than 100 dies": 1})
 

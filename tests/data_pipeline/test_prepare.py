@@ -116,6 +116,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
     source = save_npz(tmp_path / "fab.npz", make_wafers(1000))
     out = tmp_path / "out" / "wafers.parquet"

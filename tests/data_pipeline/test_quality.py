@@ -73,7 +73,7 @@ def test_the_page_shows_every_class_and_says_what_was_dropped(wafers):
     assert first.size == (3 * 72, 64)
 
 
-def test_an_unknown_official_split_is_not_reported(wafers):
+def test_an_unknown_official_split_is_not_reported():
     one = make_wafer_set([disc(1)], ["Loc"], ["a"], source="w.csv")
 
     quality = measure_quality(one)

@@ -142,6 +142,19 @@ def test_a_folder_name_with_an_equals_sign_adds_no_column(few, tmp_path):
     assert_same_wafers(found, few)
 
 
+def test_a_group_of_large_maps_is_far_smaller_than_what_its_offsets_of_32_bits_can_count(tmp_path):
+    maps = np.zeros((17, 2000, 2000), np.uint8)
+    maps[:, 0, 0] = 1 + np.arange(17) % 2
+    wafers = make_wafer_set(maps, ["none"] * 17, ["a"] * 17, source="large")
+
+    write_parquet(wafers, tmp_path / "w.parquet")
+
+    metadata = pq.read_metadata(tmp_path / "w.parquet")
+    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    assert sizes == [16, 1]
+    assert np.array_equal(load_wafers(tmp_path / "w.parquet").cells, wafers.cells)
+
+
 def test_writing_makes_missing_folders_and_leaves_nothing_else_behind(few, tmp_path):
     path = tmp_path / "a" / "b" / "w.parquet"
 

@@ -53,6 +53,14 @@ def test_maps_that_are_not_contiguous_are_stored_row_by_row():
     assert wafers.cells.tolist() == [0, 1, 1, 1, 2, 2]
 
 
+def test_fail_rates_are_shares_of_dies_and_0_without_any():
+    maps = [np.array([[0, 1, 2, 2]]), np.array([[0], [0]]), np.array([[2]])] * 7_000  # more than are added up at once
+
+    rates = collect(maps).fail_rates
+
+    np.testing.assert_allclose(rates, [2 / 3, 0, 1] * 7_000)
+
+
 def test_unlabelled_wafers_are_not_counted(few):
     counts = few.counts()
 
@@ -122,6 +130,12 @@ def test_lots_are_numbered_as_they_first_appear():
         ({"labels": np.array([0, 1, -2, 0])}, "a few: a label lies outside the 2 classes"),
         ({"lots": np.array([0, 1, 2, 3])}, "a few: a lot lies outside the 3 lot names"),
         ({"lots": np.array([0, 1, 2, -1])}, "a few: a lot lies outside the 3 lot names"),
+        (
+            {"official": np.array([0, 1, 2, 0])},
+            r"a few: official must be -1 \(unknown\), 0 \(Training\) or 1 \(Test\) for",
+        ),
+        ({"official": np.array([0, 1, -2, 0])}, "a few: official must be -1"),
+        ({"official": np.array([0, 1, 0])}, "a few: official must be -1 .* for each of 4 maps"),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_refused(few, change, message):

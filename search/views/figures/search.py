@@ -98,7 +98,7 @@ def draw_survival(reached: Mapping[int, Sequence[int]], rungs: Mapping[int, Sequ
 
     Args:
         reached: By length: how many trials reported epoch 1, 2, ...
-        rungs: By length: after which epochs a trial may be stopped.
+        rungs: By length: after which epochs a trial may be stopped; of the same lengths.
     """
     figure, axis = new_axes(*_SIZE)
     colours = (BLUE, VERMILLION, GREEN, ORANGE, SKY, INK)

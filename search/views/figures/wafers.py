@@ -11,8 +11,8 @@ from PIL import Image
 
 from search.views.figures.canvas import drawn
 
-NO_DIE_COLOUR, PASS_COLOUR, FAIL_COLOUR = "#ffffff", "#d5dfe8", "#D55E00"
-_COLOURS = (NO_DIE_COLOUR, PASS_COLOUR, FAIL_COLOUR)
+_COLOURS = ("#ffffff", "#d5dfe8", "#D55E00")  # no die, pass, fail
+_COLUMNS = 8
 
 
 def draw_map(cells: NDArray[np.uint8]) -> bytes:
@@ -29,13 +29,13 @@ def draw_map(cells: NDArray[np.uint8]) -> bytes:
 
 
 @drawn
-def draw_wafers(maps: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, title: str, columns: int = 8) -> Figure:
-    """Draw maps in rows, each below its title."""
-    rows = max(1, -(-len(maps) // columns))
-    width, height = 1.3 * columns, 1.6 * rows + 0.5
+def draw_wafers(maps: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, title: str) -> Figure:
+    """Draw maps of die codes, each of shape (H, W), in rows of eight, each below its title."""
+    rows = max(1, -(-len(maps) // _COLUMNS))
+    width, height = 1.3 * _COLUMNS, 1.6 * rows + 0.5
     figure = Figure(figsize=(width, height))
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.75 / height, hspace=0.36, wspace=0.06)
-    for axis in figure.subplots(rows, columns, squeeze=False).flat:
+    for axis in figure.subplots(rows, _COLUMNS, squeeze=False).flat:
         axis.axis("off")
     for axis, cells, words in zip(figure.axes, maps, titles, strict=False):
         axis.imshow(cells, cmap=ListedColormap(list(_COLOURS)), vmin=0, vmax=2, interpolation="nearest", aspect="auto")

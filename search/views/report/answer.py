@@ -31,7 +31,7 @@ _OVER = {"mean_last_3": "mean of the last three epochs", "ema": "moving average 
 def write_answer(facts: Facts, album: Album) -> Html:
     """Write what a stranger must know within a minute."""
     loud = [paragraph(warning, class_="loud") for warning in warnings_of(facts.data)]
-    started = str(facts.attempts[-1]["started"])[:10] if facts.attempts else ""
+    started = str(facts.attempts[-1]["started"])[:10]
     eyebrow = " · ".join(filter(None, ("Search report", facts.folder.name, started)))
     unfinished = _say_unfinished(facts)
     leader = facts.leader
@@ -98,7 +98,7 @@ def _write_cards(facts: Facts, leader: TrialRecord) -> list[Html]:
         paragraph(f"The search, once: {percent(leader.value)} %", class_="small"),
         class_="card",
     )
-    return [score, write_confirmed_card(facts, found)]
+    return [score, write_confirmed_card(found)]
 
 
 def _write_score(facts: Facts, leader: TrialRecord) -> Html:

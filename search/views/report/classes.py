@@ -24,7 +24,7 @@ def write_classes(facts: Facts, album: Album) -> Html:
         _scores(facts, leader, leader.scores),
         _confusion(facts, leader, album),
         _top(facts),
-        _curves(facts, leader, album),
+        _curves(leader, album),
     )
 
 
@@ -102,7 +102,7 @@ def _top(facts: Facts) -> Html:
     )
 
 
-def _curves(facts: Facts, leader: TrialRecord, album: Album) -> Html:
+def _curves(leader: TrialRecord, album: Album) -> Html:
     title = f"trial {leader.number}, n = {len(leader.reports)} epochs"
     draws = {"loss": draw_loss, "accuracy": draw_accuracy, "f1": draw_f1}
     figures = [

@@ -33,7 +33,7 @@ def write_confirmed(facts: Facts, album: Album) -> Html:
     )
 
 
-def write_confirmed_card(facts: Facts, found: Confirmed) -> Html:
+def write_confirmed_card(found: Confirmed) -> Html:
     """Set the chosen one beside the others, with their intervals."""
     rows = [(f"{row.trial}", _interval(row, found)) for row in found.candidates]
     _, *told = sentences(found)

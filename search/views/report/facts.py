@@ -24,6 +24,7 @@ from search.study.rows import COMPLETE, INFEASIBLE, RUNNING, STOPPED, TrialRecor
 from search.study.winner import Winner, read_winner
 from search.trial import intervals
 from search.trial.intervals import Difference, Interval, Statistic
+from search.views.words import metric_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ class Facts:
     @property
     def metric(self) -> str:
         """The objective as people read it."""
-        return metric_in_words(self.objective)
+        return metric_words(self.objective.metric)
 
     def shortfalls(self, record: TrialRecord) -> dict[str, float]:
         """By how much a trial misses each floor at its last report; negative where it is above."""
@@ -180,16 +181,6 @@ def gather(folder: StudyFolder) -> Facts:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{folder.path}: is not a study of this version ({type(error).__name__}: {error})") from None
-
-
-def metric_in_words(objective: Objective) -> str:
-    """Name what is maximised.
-
-    Example:
-        >>> metric_in_words(Objective(metric="balanced_macro_f1"))
-        'balanced macro-F1'
-    """
-    return objective.metric.replace("macro_f1", "macro-F1").replace("_f1", " F1").replace("_", " ")
 
 
 def confusion_of(record: TrialRecord) -> NDArray[np.int64] | None:

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
-VOID = ("br", "hr", "img", "meta")
+_VOID = ("br", "hr", "img", "meta")
 
 
 class Html(str):
@@ -31,7 +31,7 @@ def tag(name: str, /, *content: Content, **attributes: str | None) -> Html:
         for key, value in attributes.items()
         if value is not None
     )
-    return Html(f"<{name}{words}>" if name in VOID else f"<{name}{words}>{join(*content)}</{name}>")
+    return Html(f"<{name}{words}>" if name in _VOID else f"<{name}{words}>{join(*content)}</{name}>")
 
 
 def join(*content: Content) -> Html:

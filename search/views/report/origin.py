@@ -12,9 +12,9 @@ def write_origin(facts: Facts, album: Album) -> Html:
     attempts = [[str(attempt.get(key, "")) for key in header] for attempt in facts.attempts]
     for row in attempts:
         row[0] = row[0][:16].replace("T", " ")
-    versions = facts.attempts[-1]["versions"] if facts.attempts else {}
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-    python = facts.attempts[-1].get("python", "") if facts.attempts else ""
+    last = facts.attempts[-1]
+    listed = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    python = last.get("python", "")
     return join(
         table(header, attempts, words=(0, 1, 2, 3)),
         paragraph(
@@ -35,9 +35,8 @@ def write_origin(facts: Facts, album: Album) -> Html:
 
 
 def _commands(facts: Facts) -> str:
-    name = facts.folder.name
-    first = str(facts.attempts[0]["command"]) if facts.attempts else f"python -m search.run --space {name}/space.yaml"
-    steps = [(first, "the search; the same command goes on with it")]
+    name = facts.folder.in_commands
+    steps = [(str(facts.attempts[0]["command"]), "the search; the same command goes on with it")]
     if facts.winner:
         steps += [
             (f"python -m search.retrain {name}", "the winner, trained to its end"),

@@ -74,9 +74,9 @@ def _about_test(facts: Facts) -> Html:
         return join(
             tag("b", "The locked test was not opened yet. "),
             "Only it says what the winner is worth: ",
-            tag("code", f"python -m search.retrain {facts.folder.name}"),
+            tag("code", f"python -m search.retrain {facts.folder.in_commands}"),
             ", then ",
-            tag("code", f"python -m search.evaluate {facts.folder.name}"),
+            tag("code", f"python -m search.evaluate {facts.folder.in_commands}"),
             ".",
         )
     first = facts.looks[0]

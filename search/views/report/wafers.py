@@ -15,8 +15,7 @@ def write_wafers(facts: Facts, album: Album) -> Html:
     """Show the wafers that the winner gets most wrong, by class."""
     found = facts.judged_again
     if found is None:
-        why = "no trial ran to its end" if facts.leader is None else _why_missing(facts)
-        return paragraph(f"Not shown: {why}.", class_="small") if facts.leader else Html("")
+        return paragraph(f"Not shown: {_why_missing(facts)}.", class_="small") if facts.leader else Html("")
     if not found.hardest:
         return paragraph(f"None: every one of {len(found.labels):,} validation wafers is called right.")
     classes = facts.classes
@@ -24,7 +23,7 @@ def write_wafers(facts: Facts, album: Album) -> Html:
     sheet_title = " · ".join(["hardest validation wafers, actual → called", *facts.marks])
     album.pictures["hardest_wafers"] = draw_wafers([each.map for each in found.hardest], titles, title=sheet_title)
     groups = [_write_class(facts, k, list(group)) for k, group in groupby(found.hardest, key=lambda each: each.actual)]
-    return join(_introduce(facts, found), tag("div", *groups, class_="hard"), _whole_classes(facts, found))
+    return join(_introduce(found), tag("div", *groups, class_="hard"), _whole_classes(facts, found))
 
 
 def _why_missing(facts: Facts) -> str:
@@ -36,7 +35,7 @@ def _why_missing(facts: Facts) -> str:
     )
 
 
-def _introduce(facts: Facts, found: Winner) -> Html:
+def _introduce(found: Winner) -> Html:
     n_wrong = int((found.probabilities.argmax(1) != found.labels).sum())
     some = "" if found.is_whole else f" (a random part of {found.n_val:,}: time was short)"
     return paragraph(

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from data_pipeline.errors import DataError
-from data_pipeline.sources.pickles import Array, read_frame
+from data_pipeline.sources.pickles import read_frame
+from data_pipeline.sources.unpickling import Array
 
 PROTOCOLS = (2, 4, 5)
 TEXT = {"object": object, "arrow": "str", "python": "string[python]", "category": "category"}
@@ -52,7 +53,7 @@ CALLS = [
     ("functools", "partial", "MARKER"),
     ("numpy.core.multiarray.ndarray", "tofile", "MARKER"),
     ("numpy", "ndarray.tofile", "MARKER"),
-    ("data_pipeline.sources.pickles", "Array", "MARKER"),
+    ("data_pipeline.sources.unpickling", "Array", "MARKER"),
 ]
 FORMS = {
     "GLOBAL": lambda module, name, text: f"c{module}\n{name}\n(V{text}\ntR.".encode(),

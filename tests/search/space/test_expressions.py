@@ -1,6 +1,7 @@
 """A condition means what Python would mean by it, and nothing but a condition is read."""
 
 import pickle
+import warnings
 from contextlib import suppress
 
 import pytest
@@ -232,6 +233,14 @@ def test_what_is_no_condition_is_refused(text, message):
         parse_expression(text)
 
 
+def test_what_python_is_about_to_forbid_is_refused_even_where_warnings_are_not_shown():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+
+        with pytest.raises(ExpressionError, match="column"):
+            parse_expression("lr > 1or lr > 2")
+
+
 def test_a_sum_may_be_as_long_as_the_nesting_allows():
     assert parse_expression("lr" + " + lr" * 16 + " > 1").holds({"lr": 0.1})
 
@@ -337,7 +346,11 @@ def test_a_good_condition_has_no_problems(text):
             "no trial has a parameter 'sampling.power.alhpa'; did you mean 'sampling.power.alpha'? "
             "(known: sampling.power.alpha)",
         ),
-        ("model.resnet18.dropout > 0", "no trial has a parameter 'model.resnet18.dropout'; did you mean 'model.wafer"),
+        (
+            "model.resnet18.dropout > 0",
+            "no trial has a parameter 'model.resnet18.dropout'; did you mean 'model.wafer_resnet.dropout'? "
+            "(known: model.wafer_cnn.batch_size, ",
+        ),
         ("modle.x.y > 0", "no trial has a parameter 'modle.x.y'; (known: "),
         (
             "model.wafer_cnn.lr > 0",
