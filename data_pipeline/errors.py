@@ -9,8 +9,8 @@ class DataError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind if it says nothing; at most 200 characters."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """Return the first line of what an error says, or its kind if it says nothing; at most 300 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def exit_code(command: Callable[[], None]) -> int:

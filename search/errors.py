@@ -31,11 +31,6 @@ class StudyAborted(Exception):
     """Trials fail one after the other for a reason that more trials would not mend."""
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind if it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 DONE, BUG, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 

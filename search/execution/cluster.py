@@ -16,7 +16,8 @@ from typing import Any
 import ray
 from ray._private import ray_constants, state, worker
 
-from search.errors import ConfigError, first_line
+from data_pipeline.errors import first_line
+from search.errors import ConfigError
 from search.execution.packing import Node, Packing, share_out
 from search.execution.preflight import code_to_ship
 from search.space.config import ResourcesConfig

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from data_pipeline.encode import Picture
+from data_pipeline.errors import first_line
 from models import ModelError, build_model
-from search.errors import ConfigError, first_line
+from search.errors import ConfigError
 from search.space.space import Config
 from search.study.checkpoints import save_tensors
 from search.study.finding import find_study

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 import fsspec
 from pyarrow import fs
 
-from search.errors import ConfigError, first_line
+from data_pipeline.errors import first_line
+from search.errors import ConfigError
 from search.study.records import write_atomically
 
 T = TypeVar("T")
 # A store that cannot be reached is tried again for so long before a search gives up.
 PATIENCE_S = 300.0
-_LONGEST_REASON = 300  # characters
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 # Stores in which a file is there as a whole or not at all; elsewhere it is written to the side and moved.
 _ATOMIC = ("s3", "gcs", "abfs", "gs")
@@ -53,7 +53,7 @@ def check_address(address: str, *, option: str) -> str:
     try:
         _open(address.rstrip("/"))
     except (OSError, ValueError, ImportError, TypeError) as error:
-        raise ConfigError(f"{option} {address}: cannot be opened ({first_line(error)[:_LONGEST_REASON]})") from None
+        raise ConfigError(f"{option} {address}: cannot be opened ({first_line(error)})") from None
     return address.rstrip("/")
 
 
@@ -190,6 +190,6 @@ def _persist(call: Callable[[], T], place: str, what: str, patience_s: float) ->
             return call()
         except (OSError, ValueError) as error:
             if time.monotonic() + pause > end:
-                raise ConfigError(f"{place}: cannot be {what} ({first_line(error)[:_LONGEST_REASON]})") from None
+                raise ConfigError(f"{place}: cannot be {what} ({first_line(error)})") from None
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from search.errors import ConfigError, first_line
+from data_pipeline.errors import first_line
+from search.errors import ConfigError
 from search.space.space import Config
 from search.study.records import StudyFolder, write_atomically
 

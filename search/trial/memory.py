@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from search.errors import first_line
+from data_pipeline.errors import first_line
 
 # What torch and its libraries say, besides torch.OutOfMemoryError: the CPU's allocator, C++, CUDA's libraries, oneDNN.
 _OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "alloc_failed", "could not create a memory")
