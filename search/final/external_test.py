@@ -15,7 +15,6 @@ from search.errors import DONE, ConfigError
 from search.final.model_file import TrainedModel
 from search.final.outcome import (
     draw_pictures,
-    fingerprint_file,
     origin_of,
     predict_logits,
     show_scored,
@@ -24,7 +23,7 @@ from search.final.outcome import (
 from search.final.scoring import score_logits, scored_to_row
 from search.study.marks import marks_of
 from search.study.predictions import write_predictions
-from search.study.records import StudyFolder, write_json
+from search.study.records import StudyFolder, fingerprint_file, write_json
 from search.trial.calibration import estimate_shares
 from search.trial.vocabulary import nearest
 from search.views.terminal import say

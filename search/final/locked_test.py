@@ -14,7 +14,6 @@ from search.final.external_test import score_external
 from search.final.model_file import TrainedModel, load_model
 from search.final.outcome import (
     draw_pictures,
-    fingerprint_file,
     origin_of,
     predict_logits,
     show_scored,
@@ -26,7 +25,7 @@ from search.study.data import check_same_data, describe, open_data
 from search.study.marks import marks_of
 from search.study.predictions import NAME, write_predictions
 from search.study.provenance import describe_data
-from search.study.records import StudyFolder, lock_folder, read_json, write_json
+from search.study.records import StudyFolder, fingerprint_file, lock_folder, read_json, write_json
 from search.views.report import write_report
 from search.views.terminal import say
 

@@ -1,6 +1,5 @@
 """From a final model and labelled wafers to what users see and keep: logits, predictions, pictures, the table."""
 
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +123,3 @@ def show_scored(scored: Scored, trained: TrainedModel, console: Console, *, titl
     console.print(scored_table(scored, trained.classes, title=title))
     for sentence in sentences(scored, trained.rule):
         say(console, sentence)
-
-
-def fingerprint_file(path: Path) -> str:
-    """Return twelve hex digits that change with any byte of a file."""
-    return sha256(path.read_bytes()).hexdigest()[:12]

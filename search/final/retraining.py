@@ -14,7 +14,6 @@ from data_pipeline.dataset import Dataset, join_parts
 from search.errors import DONE, ConfigError
 from search.final.members import EpochRule, Folder, Member, train_member
 from search.final.model_file import TrainedModel, class_shares, load_model, save_model
-from search.final.outcome import fingerprint_file
 from search.final.teaching import make_teacher
 from search.space.config_file import load_study_config
 from search.space.objective import Objective
@@ -26,6 +25,7 @@ from search.study.provenance import describe_data, describe_device
 from search.study.records import (
     StudyFolder,
     confirm_folder,
+    fingerprint_file,
     lock_folder,
     read_lines,
     write_atomically,

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from search.trial.intervals import LEVEL, Interval, Statistic
+from search.trial.intervals import LEVEL, Interval, Statistic, draw_lots
 
 _DRAWS = 2000  # of the lots
-_AT_ONCE = 4_000_000  # drawn numbers held in memory at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,13 +200,7 @@ def _draw(counts_CSLKK: NDArray[np.int64], statistic: Statistic, *, n: int, seed
     n_candidates, n_seeds, n_lots, k, _ = counts_CSLKK.shape
     if n_lots < 2 or not n_candidates:
         raise ValueError(f"needs candidates and at least two lots; got {n_candidates} and {n_lots}")
-    random = np.random.default_rng(seed)
     models = counts_CSLKK.reshape(n_candidates * n_seeds, n_lots, k * k).astype(np.float64)
-    parts = []
-    for start in range(0, n, rows := max(1, _AT_ONCE // n_lots)):
-        times = random.multinomial(n_lots, np.full(n_lots, 1 / n_lots), size=min(rows, n - start)).astype(np.float64)
-        drawn = times @ models  # (models, b, K K)
-        parts.append(statistic(drawn.reshape(-1, k, k)).reshape(len(models), -1))
-    scores = np.concatenate(parts, axis=1).reshape(n_candidates, n_seeds, n)
-    result: NDArray[np.float64] = scores.transpose(0, 2, 1)
-    return result
+    drawn = draw_lots(models, n=n, random=np.random.default_rng(seed))
+    scores: NDArray[np.float64] = statistic(drawn.reshape(-1, k, k)).reshape(n_candidates, n_seeds, n)
+    return scores.transpose(0, 2, 1)

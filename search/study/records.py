@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -128,6 +129,11 @@ def remove_if_unstarted(folder: StudyFolder) -> None:
         for path in (folder.journal, folder.warm_start, folder.packing, folder.path / _LOCK):
             path.unlink(missing_ok=True)
         folder.path.rmdir()
+
+
+def fingerprint_file(path: Path) -> str:
+    """Return twelve hex digits that change with any byte of a file."""
+    return sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -257,6 +257,25 @@ class _Cells:
         return pulls
 
 
+def draw_lots(counts: Values, *, n: int, random: np.random.Generator) -> Values:
+    """Draw whole lots again, with replacement, the same for all models.
+
+    Args:
+        counts: Of M models and L lots, shape (M, L, X).
+        n: Draws.
+        random: Where chance comes from.
+
+    Returns:
+        What the L lots of each draw have together, shape (M, n, X).
+    """
+    n_lots = counts.shape[1]
+    rows, parts = max(1, _AT_ONCE // n_lots), []
+    for start in range(0, n, rows):
+        times = random.multinomial(n_lots, np.full(n_lots, 1 / n_lots), size=min(rows, n - start))
+        parts.append(times.astype(np.float64) @ counts)
+    return np.concatenate(parts, axis=1)
+
+
 class _Lots:
     """Lots, each with the matrices of its wafers; drawn as a whole. Two views; matrices as in `_Cells`."""
 
@@ -281,15 +300,7 @@ class _Lots:
         return counts.reshape(2, -1, self._n_classes, self._n_classes)
 
     def draw(self, n: int, random: np.random.Generator) -> Values:
-        size = self._counts.shape[1]
-        rows = max(1, _AT_ONCE // size)
-        parts = []
-        for start in range(0, n, rows):
-            b = min(rows, n - start)
-            chosen = random.integers(size, size=(b, size)) + size * np.arange(b)[:, None]
-            times = np.bincount(chosen.ravel(), minlength=b * size).reshape(b, size).astype(np.float64)
-            parts.append(times @ self._counts)
-        return self._shape(np.concatenate(parts, axis=1))
+        return self._shape(draw_lots(self._counts, n=n, random=random))
 
     def leave_one_out(self) -> tuple[Values, Values]:
         size = self._counts.shape[1]

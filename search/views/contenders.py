@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import combinations
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from search.errors import ConfigError
 from search.study.marks import marks_of
 from search.study.predictions import Origin, Predictions, read_predictions
-from search.study.records import StudyFolder, read_json, read_lines
+from search.study.records import StudyFolder, fingerprint_file, read_json, read_lines
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, STOPPED, collect_rows
 from search.trial.intervals import Difference, accuracy, balanced_macro_f1, f1_of, macro_f1, paired_differences
 from search.trial.metrics import Scores, score_confusion
@@ -208,7 +207,7 @@ def _to_contender(position: int, name: str, folder: StudyFolder, predictions: Pr
         scores=score_confusion(confusion),
         budget=_budget_of(folder, predictions.origin),
         n_looks=len(read_json(ledger)["looks"]) if ledger.exists() else 1,
-        is_outdated=model.exists() and sha256(model.read_bytes()).hexdigest()[:12] != predictions.origin.model,
+        is_outdated=model.exists() and fingerprint_file(model) != predictions.origin.model,
     )
 
 

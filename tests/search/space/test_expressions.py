@@ -1,6 +1,7 @@
 """A condition means what Python would mean by it, and nothing but a condition is read."""
 
 import pickle
+import re
 import warnings
 from contextlib import suppress
 
@@ -302,9 +303,21 @@ def test_a_model_that_nobody_knows_has_no_defaults():
     assert parse_expression("model == 'vgg' and not width > 0").holds({"model": "vgg"})
 
 
-@pytest.mark.parametrize("text", ["sampling * 1000000000 == 'a'", "sampling < 3", "1 + squeeze > 1", "-model < 1"])
-def test_words_are_no_numbers_when_it_comes_to_a_trial_either(text):
-    with pytest.raises(ExpressionError, match="needs numbers; got"):
+@pytest.mark.parametrize(
+    ("text", "sign"),
+    [
+        ("sampling * 1000000000 == 'a'", "*"),
+        ("sampling / 2 == 1", "/"),
+        ("1 + squeeze > 1", "+"),
+        ("-model < 1", "-"),
+        ("sampling < 3", "<"),
+        ("sampling <= 3", "<="),
+        ("sampling > 3", ">"),
+        ("sampling >= 3", ">="),
+    ],
+)
+def test_words_are_no_numbers_when_it_comes_to_a_trial_either(text, sign):
+    with pytest.raises(ExpressionError, match=f"^{re.escape(sign)} needs numbers; got"):
         parse_expression(text).holds(CNN)
 
 
