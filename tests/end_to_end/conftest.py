@@ -11,7 +11,7 @@ def run():
 
     def run_module(*arguments, cwd):
         command = [sys.executable, "-m", *map(str, arguments)]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
     return run_module
 
