@@ -28,6 +28,7 @@ from search.study.confirmation import (
     divide,
     finished_runs,
     fold_of,
+    no_less_than,
     plan_runs,
     predictions_path,
     read_logits,
@@ -115,21 +116,21 @@ def confirm_study(
     Returns:
         The exit code: DONE, or INTERRUPTED if the same command would go on.
     """
-    wanted, folder, data = config.confirm or ConfirmConfig(), request.study, describe_data(dataset)
+    folder, data = request.study, describe_data(dataset)
+    sub = confirm_folder(folder)
+    earlier: list[Config] = read_yaml(sub.resolved)[0]["first"] if sub.resolved.exists() else []
+    wanted = no_less_than(earlier, config.confirm or ConfirmConfig())
     chat = WarningsOnly(file=console.file) if request.detail == "quiet" else console
     with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
-        candidates = choose_candidates(list(study.records.values()), top=wanted.top)
+        candidates = choose_candidates(list(study.records.values()), top=wanted.top, earlier=earlier)
         if not candidates:
             floors = " and meets the constraints" if config.floors else ""
             raise ConfigError(f"{folder.path}: no trial ran to its end{floors}, so there is nothing to confirm")
-        divisions, sub = divide(dataset, n_folds=wanted.folds), confirm_folder(folder)
-        runs = configure(config, plan_runs(candidates, wanted), study.records)
-        runs = _after_earlier(runs, sub)
+        divisions = divide(dataset, n_folds=wanted.folds)
+        runs = _put_behind(earlier, configure(config, plan_runs(candidates, wanted), study.records))
         with Study(sub, runs, classes=dataset.wafers.classes, only_first=True, forget=forget) as confirmation:
             say(chat, _tell_plan(candidates, wanted, confirmation))
-            is_over = confirmation.is_over or _run(
-                confirmation, dataset, divisions, request, chat, console, interrupts, cluster
-            )
+            is_over = confirmation.is_over or _run(confirmation, dataset, request, chat, console, interrupts, cluster)
             if not is_over:
                 done = f"{confirmation.count(COMPLETE)} of {len(confirmation.config.first)} trainings are finished"
                 say(console, f"interrupted: {done}; the same command goes on from here")
@@ -141,9 +142,8 @@ def confirm_study(
         return _tell(study, found, data, console, chat)
 
 
-def _after_earlier(runs: StudyConfig, folder: StudyFolder) -> StudyConfig:
+def _put_behind(earlier: Sequence[Config], runs: StudyConfig) -> StudyConfig:
     """Put the runs behind those of an earlier call, whose order the study remembers."""
-    earlier: list[Config] = read_yaml(folder.resolved)[0]["first"] if folder.resolved.exists() else []
     points = [*earlier, *(point for point in runs.first if point not in earlier)]
     limits = runs.search.model_copy(update={"trials": len(points)})
     return replace(runs, first=tuple(points), search=limits)
@@ -163,7 +163,6 @@ def _tell_plan(candidates: Sequence[TrialRecord], wanted: ConfirmConfig, confirm
 def _run(
     confirmation: Study,
     dataset: Dataset,
-    divisions: Sequence[Division],
     request: ConfirmRequest,
     chat: Console,
     console: Console,
@@ -174,6 +173,7 @@ def _run(
     config, folder = confirmation.config, confirmation.folder
     data = describe_data(dataset)
     arrays = trial_data(dataset, config.data)
+    divisions = _divisions_of(config.first, dataset)
     if cluster is None:
         cluster = open_cluster(confirmation, arrays, chat, address=request.address, dashboard=request.dashboard)
     text = dump_yaml(config.to_tree())
@@ -188,18 +188,25 @@ def _run(
             cluster,
             on_event=observers.on_event,
             interrupts=interrupts,
-            divisions=[(division.train_rows, division.val_rows) for division in divisions[1:]],
-            brief=partial(_brief, folder),
+            divisions=[(division.train_rows, division.val_rows) for division in divisions.values()],
+            brief=partial(_brief, folder, list(divisions)),
         )
     record_end(folder, is_exhausted=confirmation.is_exhausted)
     return is_over
 
 
-def _brief(folder: StudyFolder, record: TrialRecord) -> dict[str, object]:
-    """Tell a slot on which division a run trains, and where its predictions are kept."""
+def _divisions_of(runs: Sequence[Config], dataset: Dataset) -> dict[tuple[int, int], Division]:
+    """Return the division of each fold that runs are to train on; earlier calls may have asked for other folds."""
+    folds = sorted({fold_of(int(run["seed"])) for run in runs} - {(0, 0)})
+    divided = {n_folds: divide(dataset, n_folds=n_folds) for _, n_folds in folds}
+    return {(fold, n_folds): divided[n_folds][fold] for fold, n_folds in folds}
+
+
+def _brief(folder: StudyFolder, folds: Sequence[tuple[int, int]], record: TrialRecord) -> dict[str, object]:
+    """Tell a slot on which division a run trains, 0 for the search's own, and where its predictions are kept."""
     seed = int(record.config["seed"])
     place = folder.place(predictions_path(folder, seed, record.number))
-    return {"division": fold_of(seed)[0], "predictions": place}
+    return {"division": [(0, 0), *folds].index(fold_of(seed)), "predictions": place}
 
 
 def _bring_predictions(confirmation: Study) -> None:

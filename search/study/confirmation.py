@@ -60,9 +60,29 @@ class Run:
     n_folds: int = 0
 
 
-def choose_candidates(records: Sequence[TrialRecord], *, top: int) -> list[TrialRecord]:
-    """Choose the best that ran to their end and meet all floors, the best first."""
-    return [record for record in rank(records) if not record.shortfalls[-1]][:top]
+def choose_candidates(records: Sequence[TrialRecord], *, top: int, earlier: Sequence[Config] = ()) -> list[TrialRecord]:
+    """Choose the best that ran to their end and meet all floors, the best first.
+
+    Args:
+        records: Of the search.
+        top: So many.
+        earlier: Runs of earlier confirmations; whose they are is chosen again, so that what is known of it counts.
+    """
+    able = [record for record in rank(records) if not record.shortfalls[-1]]
+    return [record for n, record in enumerate(able) if n < top or any(_is_run_of(run, record) for run in earlier)]
+
+
+def no_less_than(earlier: Sequence[Config], wanted: ConfirmConfig) -> ConfirmConfig:
+    """Ask for as many seeds and folds as earlier confirmations did, if that is more: their runs are there and count.
+
+    Args:
+        earlier: The runs of these.
+        wanted: What is asked for now.
+    """
+    seeds = [int(run["seed"]) for run in earlier]
+    n_seeds = max((seed - _OWN_SEED for seed in seeds if seed < _FOLD_SEED), default=0)
+    n_folds = max((fold_of(seed)[1] for seed in seeds), default=0)
+    return wanted.model_copy(update={"seeds": max(wanted.seeds, n_seeds), "folds": max(wanted.folds, n_folds)})
 
 
 def plan_runs(candidates: Sequence[TrialRecord], wanted: ConfirmConfig) -> list[Run]:
@@ -144,7 +164,15 @@ def finished_runs(records: Mapping[int, TrialRecord], candidate: Config) -> list
 
 def runs_of(records: Mapping[int, TrialRecord], candidate: Config) -> list[TrialRecord]:
     """Return all runs of a candidate, however they ended: those that differ from it in the seed alone."""
-    return [record for record in records.values() if {**record.config, "seed": 0} == {**candidate, "seed": 0}]
+    return [record for record in records.values() if _without_seed(record.config) == _without_seed(candidate)]
+
+
+def _is_run_of(run: Config, candidate: TrialRecord) -> bool:
+    return _without_seed(run) == _without_seed(candidate.config)
+
+
+def _without_seed(config: Config) -> Config:
+    return {**config, "seed": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

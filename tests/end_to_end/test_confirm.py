@@ -90,12 +90,12 @@ def test_a_killed_confirmation_goes_on_and_can_be_extended(study):
     assert study.report.is_file()
     assert found.chosen == 0 or read_winner(study).trial == found.chosen  # trial 0 has won the search
 
-    finish(study, "--top", "2", "--seeds", "3")
+    finish(study, "--top", "1", "--seeds", "3")  # one more seed for both; nothing of what is there is left out
 
     more = read_confirmed(study)
     assert len(ends_of(study)) == 10
     assert set(ends_of(study).values()) == {1}
-    assert (more.decided_by, more.n_seeds) == ("seeds", 3)
+    assert (more.decided_by, more.n_seeds, more.n_folds) == ("folds", 3, 2)
     assert {row.trial: row.seed_values[:2] for row in more.candidates} == {
         row.trial: row.seed_values for row in found.candidates
     }

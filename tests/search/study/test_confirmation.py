@@ -11,6 +11,7 @@ from search.study.confirmation import (
     divide,
     finished_runs,
     fold_of,
+    no_less_than,
     out_of_fold,
     plan_runs,
     predictions_path,
@@ -73,6 +74,19 @@ def test_more_seeds_only_add_runs():
     fewer, more = (plan_runs([record], ConfirmConfig(seeds=seeds, folds=2)) for seeds in (2, 4))
 
     assert set(fewer) < set(more)
+
+
+def test_what_earlier_confirmations_trained_is_not_left_out():
+    records = [make_record(number, value=1 - number / 10, lr=number) for number in range(4)]
+    runs = plan_runs(records[2:3], ConfirmConfig(seeds=3, folds=4))
+    earlier = [{**records[run.candidate].config, "seed": run.seed} for run in runs]
+
+    candidates = choose_candidates(records, top=1, earlier=earlier)
+
+    assert [record.number for record in candidates] == [0, 2]
+    assert no_less_than(earlier, ConfirmConfig(top=1, seeds=2)) == ConfirmConfig(top=1, seeds=3, folds=4)
+    assert no_less_than(earlier, ConfirmConfig(seeds=5, folds=6)) == ConfirmConfig(seeds=5, folds=6)
+    assert no_less_than([], ConfirmConfig(seeds=2)) == ConfirmConfig(seeds=2)
 
 
 def test_a_confirmation_trains_its_runs_and_nothing_else(load, tmp_path, folder):
