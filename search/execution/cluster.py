@@ -59,7 +59,7 @@ def start_ray(
     _protect_token(is_local=address is None)
     try:
         if address:
-            _check_reachable(address)
+            check_reachable(address)
             context = ray.init(
                 address=address, runtime_env=code_to_ship(), log_to_driver=False, logging_level=logging.ERROR
             )
@@ -126,13 +126,11 @@ def _listen_on_loopback() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Knock first: Ray itself would go on trying an address where nobody listens for minutes.
 
     Raises:
-        ConfigError: If it is of a form that would move the search away from its files.
-        OSError: If nobody listens there.
-        ValueError: If it is no address.
+        ConfigError: If nobody listens there, or it is of a form that would move the search away from its files.
     """
     if address.startswith("ray://"):
         raise ConfigError(
@@ -140,9 +138,12 @@ def _check_reachable(address: str) -> None:
             "send it there as a job:\n  ray job submit --address http://HEAD:8265 --working-dir . -- "
             "python -m search.run --address auto --space ..."
         )
-    if address != "auto":
-        host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=5).close()
+    host, _, port = address.rpartition(":")
+    try:
+        if address != "auto":
+            socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--address {address}: no Ray cluster there ({first_line(error)})") from None
 
 
 def _say_first_line(data: dict[str, Any], *_: object, **__: object) -> None:

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from data_pipeline.dataset import Dataset
 from search.errors import DONE, INTERRUPTED, ConfigError
-from search.execution.cluster import Cluster, stop_ray
+from search.execution.cluster import Cluster, check_reachable, stop_ray
 from search.execution.confirming import ConfirmRequest, confirm_study
 from search.execution.copying import Forget, keep_copy
 from search.execution.device import find_shares, free_memory, plan_memory
@@ -25,7 +25,7 @@ from search.space.config_file import find_space, is_study_name, load_study_confi
 from search.space.space import Branch
 from search.study.best import write_best
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
-from search.study.finding import locate_study
+from search.study.finding import find_study, locate_study
 from search.study.marks import marks_of
 from search.study.places import is_address
 from search.study.provenance import check_same_study, describe_data, record_attempt, record_end
@@ -100,6 +100,10 @@ def prepare(request: Request) -> Prepared:
     """
     if request.study is not None and not is_study_name(request.study):
         raise ConfigError(f"--study: must be letters, digits, '.', '_' or '-', at most 80; got {request.study!r}")
+    for name in request.warm_start:
+        find_study(name, results=request.folder)
+    if request.address:
+        check_reachable(request.address)
     space_file = find_space(request.space)
     config = load_study_config(space_file, overrides=request.overrides)
     dataset = open_data(config.data, results=request.folder)

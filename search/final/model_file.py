@@ -153,7 +153,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; train it with `python -m search.retrain`") from None
+        raise ConfigError(f"{path}: no such file; train it with `python -m search.retrain STUDY`") from None
     except Exception as error:  # noqa: BLE001 - torch.load raises whatever a broken or hostile file leads it to
         raise ConfigError(f"{path}: is not a model file of ours, or damaged ({first_line(error)})") from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT:

@@ -67,7 +67,7 @@ def load_study_config(path: Path, *, overrides: Mapping[str, Any] | None = None)
         ConfigError: With every problem found, one line each.
     """
     tree, lines = read_yaml(path)
-    problems = Problems(path, lines)
+    problems = Problems(path, lines, given=overrides or ())
     if not isinstance(tree, dict):
         problems.add((), f"must be a mapping with the keys {', '.join(_SECTIONS)}")
         problems.raise_if_any()

@@ -1,5 +1,6 @@
 """Collects everything that is wrong with one file, so that the user learns all of it at once."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from search.errors import ConfigError
@@ -12,11 +13,13 @@ class Problems:
     Args:
         file: What is read, for messages.
         lines: Line of each key path, from `read_yaml`.
+        given: Dotted keys whose values come from the command line instead.
     """
 
-    def __init__(self, file: Path, lines: Lines) -> None:
+    def __init__(self, file: Path, lines: Lines, *, given: Collection[str] = ()) -> None:
         self._file = file
         self._lines = lines
+        self._given = given
         self._found: dict[str, int] = {}
 
     def add(self, path: KeyPath, what: str) -> None:
@@ -26,6 +29,8 @@ class Problems:
             known = known[:-1]
         line = self._lines.get(known, 1)
         key = ".".join(str(part) for part in path)
+        if key in self._given:
+            what = f"{what} (from the command line)"
         self._found.setdefault(f"{key}: {what}" if key else what, line)
 
     def raise_if_any(self) -> None:

@@ -66,7 +66,7 @@ def test_class_shares_can_be_reckoned_with_where_the_model_is_on_a_gpu(trained):
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(ConfigError, match=r"no such file; train it with `python -m search\.retrain`"):
+    with pytest.raises(ConfigError, match=r"no such file; train it with `python -m search\.retrain STUDY`"):
         load_model(tmp_path / "model.pt")
 
 
