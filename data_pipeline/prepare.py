@@ -66,11 +66,13 @@ def _prepare(source: Path, out: Path, renames: list[str], *, keep_unknown: bool)
         write_atomically(page, draw_page(cleaned.wafers, quality, cleaned.dropped).encode())
     _tell(console, cleaned.wafers, quality, cleaned.dropped)
     console.print(f"wafers  {out.resolve()}\nreport  {page.resolve()}", soft_wrap=True)
-    console.print("next    python -m search.run --space balanced_cnn.yaml" + _data_option(out), soft_wrap=True)
+    console.print(f"next    {_next(cleaned.wafers, out)}", soft_wrap=True)
 
 
-def _data_option(out: Path) -> str:
-    return "" if out == PREPARED else f" --data {out}"
+def _next(wafers: WaferSet, out: Path) -> str:
+    if not (wafers.labels >= 0).any():
+        return f"python -m search.predict STUDY {out}"
+    return "python -m search.run --space balanced_cnn.yaml" + ("" if out == PREPARED else f" --data {out}")
 
 
 class _Steps:
@@ -101,9 +103,10 @@ class _Step:
 
 def _tell(console: Console, wafers: WaferSet, quality: Quality, dropped: Mapping[str, int]) -> None:
     low, middle, high = quality.wafers_per_lot
+    n_lots, n_sizes = len(wafers.lot_names), len(quality.sizes)
     console.print(
-        f"{wafers.source}: {len(wafers):,} wafers in {len(wafers.lot_names):,} lots ({low} to {high} a lot, "
-        f"median {middle:g}), {len(quality.sizes):,} sizes of map",
+        f"{wafers.source}: {len(wafers):,} wafers in {n_lots:,} lot{'s' * (n_lots != 1)} ({low} to {high} a lot, "
+        f"median {middle:g}), {n_sizes:,} size{'s' * (n_sizes != 1)} of map",
         soft_wrap=True,
     )
     if dropped:

@@ -41,10 +41,11 @@ def draw_page(wafers: WaferSet, quality: Quality, dropped: Mapping[str, int]) ->
     loud = '<p class="loud">SYNTHETIC wafers</p>' if wafers.is_synthetic else ""
     title = escape(wafers.source)
     low, middle, high = quality.wafers_per_lot
+    n_lots = len(wafers.lot_names)
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>
 {loud}<h1>{title}</h1>
-<p>{len(wafers):,} wafers in {len(wafers.lot_names):,} lots ({low} to {high} wafers a lot, median {middle:g}),
+<p>{len(wafers):,} wafers in {n_lots:,} lot{"s" * (n_lots != 1)} ({low} to {high} wafers a lot, median {middle:g}),
 fingerprint {wafers.fingerprint}.</p>
 <h2>Dropped</h2>{_dropped(dropped)}
 <h2>Classes</h2>{_frame(quality.classes)}

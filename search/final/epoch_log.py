@@ -1,20 +1,24 @@
 """The line that users know from every training: loss and accuracy of an epoch, how long it took and when all ends."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from search.trial.metrics import Scores
 from search.trial.training import EpochReport
 from search.views.words import duration
 
 
-def epoch_line(reports: Sequence[EpochReport], *, epochs: int, elapsed: float, timed: int) -> str:
-    """Write one line of the epoch log; a + marks the best accuracy on validation so far, a - any other.
+def epoch_line(
+    reports: Sequence[EpochReport], *, epochs: int, elapsed: float, timed: int, value: Callable[[Scores], float]
+) -> str:
+    """Write one line of the epoch log; a + marks the best on validation so far, a - any other.
 
     Args:
         reports: All so far.
         epochs: How many there will be.
         elapsed: Seconds that the last `timed` epochs took.
         timed: See `elapsed`.
+        value: What the best is best at.
     """
     last = reports[-1]
     left = elapsed / timed * (epochs - last.epoch)
@@ -24,8 +28,8 @@ def epoch_line(reports: Sequence[EpochReport], *, epochs: int, elapsed: float, t
         f"train loss {last.train_loss:.4f} acc {100 * last.train_accuracy:5.2f} %",
     ]
     if last.val:
-        accuracies = [report.val.scores.accuracy for report in reports if report.val]
-        parts[0] += " +" if last.val.scores.accuracy >= max(accuracies) else " -"
+        values = [value(report.val.scores) for report in reports if report.val]
+        parts[0] += " +" if values[-1] >= max(values) else " -"
         scores = last.val.scores
         parts.append(
             f"val loss {last.val.loss:.4f} acc {100 * scores.accuracy:5.2f} % macro-F1 {100 * scores.macro_f1:5.2f} "

@@ -32,6 +32,7 @@ from search.study.data import open_data
 from search.study.provenance import describe_device
 from search.study.records import StudyFolder, write_atomically, write_json
 from search.views.terminal import say
+from search.views.words import count
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _TOLERANCE = 1e-4
@@ -76,7 +77,10 @@ def export(request: ExportRequest, console: Console) -> int:
         )
     trained = load_model(request.model)
     deployed = Deployed(trained).eval()
-    say(console, f"exporting {request.model}: {trained.n_parameters:,} parameters, {len(trained.seeds)} member(s)")
+    say(
+        console,
+        f"exporting {request.model}: {trained.n_parameters:,} parameters, {count(len(trained.seeds), 'member')}",
+    )
     with tempfile.TemporaryDirectory(prefix="wafer-export-") as scratch:
         files = {"model.pt2": Path(scratch) / "model.pt2", "model.onnx": Path(scratch) / "model.onnx"}
         _write_graphs(deployed, files)
@@ -248,7 +252,8 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
 
 def _speed_table(speeds: Mapping[str, Mapping[str, float]], sizes: Mapping[str, int]) -> Table:
     device = describe_device(torch.device("cpu"))
-    table = Table(title=f"ms per call, medians of 7, {device}", title_justify="left", title_style="bold")
+    title = f"ms per call, medians of 7, {device}"
+    table = Table(title=title, title_justify="left", title_style="bold", min_width=len(title))
     for name in ("", *(f"batch {batch}" for batch in _BATCHES), "file"):
         table.add_column(name, justify="right" if name else "left")
     for name, by_batch in speeds.items():

@@ -114,6 +114,7 @@ def _score_locked_test(request: EvaluateRequest, best: Best, trained: TrainedMod
     files = [*pictures, ("predictions", final / NAME), ("ledger", final / "test.json")]
     for what, path in files:
         say(console, f"{what:<18}{path}")
+    say(console, f"{'next':<18}python -m search.export {request.study.in_commands}")
     return DONE
 
 

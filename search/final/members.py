@@ -109,7 +109,7 @@ def train_member(
         data: On its device.
         folder: Where states are kept.
         rule: Whose weights are taken: the last epoch's, or those of the epoch with the highest `value` on validation.
-        value: What the best epoch is best at.
+        value: What the best epoch is best at; each that is the best so far is marked.
         console: Where each epoch is said.
 
     Raises:
@@ -166,8 +166,8 @@ def _train(
         save_checkpoint(folder.checkpoint, evaluation, classes=folder.classes, key=key)
         reports.append(evaluation.report)
         append_line(folder.log, {"seed": params.seed, **report_to_row(evaluation.report, folder.classes)})
-        line = epoch_line(reports, epochs=params.epochs, elapsed=time.monotonic() - start, timed=len(reports) - first)
-        say(console, line)
+        elapsed, timed = time.monotonic() - start, len(reports) - first
+        say(console, epoch_line(reports, epochs=params.epochs, elapsed=elapsed, timed=timed, value=value))
 
 
 def _is_best(report: EpochReport, earlier: list[EpochReport], value: Callable[[Scores], float]) -> bool:

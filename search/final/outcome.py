@@ -17,7 +17,7 @@ from search.study.records import write_atomically
 from search.study.winner import find_hardest
 from search.trial.evaluation import choose_dtype, predict_batches
 from search.views.figures import draw_confusion, draw_escapes, draw_reliability, draw_wafers
-from search.views.terminal import say
+from search.views.terminal import page, say
 
 
 def predict_logits(trained: TrainedModel, wafers: EncodedWafers) -> tuple[Tensor, Tensor]:
@@ -120,6 +120,6 @@ def draw_pictures(
 
 def show_scored(scored: Scored, trained: TrainedModel, console: Console, *, title: str) -> None:
     """Print the table, and what it does not say."""
-    console.print(scored_table(scored, trained.classes, title=title))
+    page(console).print(scored_table(scored, trained.classes, title=title))
     for sentence in sentences(scored, trained.rule):
         say(console, sentence)

@@ -35,7 +35,7 @@ from search.study.rows import collect_rows, judgement_to_row, report_to_row
 from search.trial.calibration import fit_rule
 from search.trial.data import TrialData
 from search.trial.decision import DecisionRule
-from search.trial.evaluation import Judgement, choose_dtype, judge_logits, predict_batches
+from search.trial.evaluation import Judgement, choose_dtype, judge_calls, judge_logits, predict_batches
 from search.trial.memory import keep_freed_memory
 from search.trial.metrics import Scores
 from search.trial.params import TrialParams, from_flat
@@ -43,7 +43,7 @@ from search.trial.prediction import Ensemble, TestTime
 from search.trial.vocabulary import Scalar, nearest
 from search.views.figures import draw_curves
 from search.views.terminal import say
-from search.views.words import score_table
+from search.views.words import count, metric_words, score_table
 
 TRAIN, TRAIN_VAL = "train", "train+val"
 
@@ -117,11 +117,13 @@ def retrain(request: RetrainRequest, console: Console) -> int:
         say(
             console,
             f"training trial {best.trial} of {best.study} on {request.on} ({len(data.train):,} wafers), {named}, "
-            f"{params.epochs} nominal epochs of {data.epoch_samples:,} each, {describe_device(device)}",
+            f"{count(params.epochs, 'nominal epoch')} of {data.epoch_samples:,} each, {describe_device(device)}",
         )
         folder = _folder(request, best, params, dataset)
         folder.claim()
         objective = _objective(request.best)
+        if data.val is not None:
+            say(console, f"+ marks the best {metric_words(objective.metric)} on validation so far")
         classes = dataset.wafers.classes
 
         def value(scores: Scores) -> float:
@@ -183,7 +185,7 @@ def _finish(
 ) -> None:
     """Put the members together, fit how they are read, and write everything."""
     model = Ensemble([member.predictor for member in members]).to(data.train.labels.device).eval()
-    rule, judgement = _read_logits(request, params, model, data, dataset, objective)
+    rule, judgement, read = _read_logits(request, params, model, data, dataset, objective)
     splits, wafers = dataset.splits, dataset.wafers
     trained = TrainedModel(
         model=model,
@@ -204,9 +206,13 @@ def _finish(
     _write_numbers(request, members, trained, judgement, marks)
     if judgement:
         what = "validation" if len(members) == 1 else f"validation, {len(members)} members together"
+        what += " without class thresholds" if rule.shifts else ""
         title = f"{what} ({', '.join([*marks, '%'])})"
         console.print(score_table(judgement.scores, wafers.classes, title=title))
     say(console, _describe_rule(rule, wafers.classes))
+    if read and rule.shifts:
+        means = f"macro-F1 {100 * read.scores.macro_f1:.2f}, balanced {100 * read.scores.balanced_macro_f1:.2f}"
+        say(console, f"with these thresholds, on the wafers they were fitted on: {means}; the test shows what is left")
     for name in ("model.pt", "metrics.json", "curves.png"):
         say(console, str(request.out / name))
     folder = StudyFolder(request.out.resolve().parent)
@@ -221,8 +227,12 @@ def _read_logits(
     data: TrialData,
     dataset: Dataset,
     objective: Objective,
-) -> tuple[DecisionRule, Judgement | None]:
-    """Fit the rule on wafers that no member was trained on: validation, or what models of other folds predicted."""
+) -> tuple[DecisionRule, Judgement | None, Judgement | None]:
+    """Fit the rule on wafers that no member was trained on: validation, or what models of other folds predicted.
+
+    Returns:
+        The rule; and where there is validation, how the model does there, without the rule and with it.
+    """
     classes, wafers = dataset.wafers.classes, dataset.wafers
     fit = partial(fit_rule, classes=classes, shares=class_shares(model), statistic=objective.statistic(classes))
     if data.val is not None:
@@ -230,17 +240,19 @@ def _read_logits(
         logits, labels = (part.cpu() for part in predict_batches(model, plain_batches(data.val), dtype=dtype))
         groups = wafers.lots[dataset.splits.val]
         rule = fit(logits, labels, groups=groups, fitted_on="validation wafers")
-        return rule, judge_logits(logits, labels, n_classes=len(classes))
+        n, called = len(classes), rule.call(rule.probabilities(logits))
+        return rule, judge_logits(logits, labels, n_classes=n), judge_calls(logits, called, labels, n_classes=n)
     if request.teacher:
-        return DecisionRule(fitted_on="the models of other folds had no teacher, so they say nothing of this one"), None
+        why = "the models of other folds had no teacher, so they say nothing of this one"
+        return DecisionRule(fitted_on=why), None, None
     folder = confirm_folder(StudyFolder(request.best.parent))
     records = collect_rows(list(read_lines(folder.trials)))
     found = out_of_fold(folder, records, params, dataset)
     if found is None:
-        return DecisionRule(), None
+        return DecisionRule(), None, None
     logits, labels = torch.from_numpy(found.logits), torch.from_numpy(found.labels)
     fitted_on = "training and validation wafers, each as a single model of another fold calls it"
-    return fit(logits, labels, groups=found.lots, fitted_on=fitted_on), None
+    return fit(logits, labels, groups=found.lots, fitted_on=fitted_on), None, None
 
 
 def _describe_rule(rule: DecisionRule, classes: Sequence[str]) -> str:

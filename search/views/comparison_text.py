@@ -11,6 +11,7 @@ from search.trial.intervals import Difference
 from search.views.contenders import FEW, HEADLINES, TOO_FEW, Comparison, Contender, Pair
 from search.views.report.phrases import percent, points
 from search.views.terminal import say
+from search.views.words import count
 
 _DECISIVE = ("balanced_macro_f1", "macro_f1")  # accuracy lies on rare defects; it is shown and not judged by
 _SIDE_BY_SIDE = 2  # in 80 columns
@@ -37,7 +38,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 def tested_on(comparison: Comparison) -> str:
     """Say on which wafers, and how the intervals are drawn."""
     origin = comparison.contenders[0].origin
-    lots = f" of {comparison.n_lots:,} lots" if comparison.n_lots else ""
+    lots = f" of {count(comparison.n_lots, 'lot')}" if comparison.n_lots else ""
     how = "whole lots" if comparison.n_lots else "wafers within each class"
     return (
         f"Final models on the same {comparison.n_wafers:,} test wafers{lots}, split {origin.split_fingerprint} "

@@ -9,7 +9,7 @@ from rich.table import Table
 from search.study.confirmed import Confirmed, sentences
 from search.study.study import Study
 from search.views.terminal import page, say
-from search.views.words import metric_words, short_configuration
+from search.views.words import count, metric_words, short_configuration, shorten
 
 
 def show_confirmed(found: Confirmed, study: Study, console: Console, *, marks: Sequence[str]) -> None:
@@ -18,13 +18,14 @@ def show_confirmed(found: Confirmed, study: Study, console: Console, *, marks: S
     page(console).print(confirmed_table(found, marks=marks))
     for row in found.candidates:
         config = short_configuration(study.records[row.trial].config, study.config.space)
-        say(console, f"trial {row.trial}: {config}{f' ({row.broken} runs broke)' if row.broken else ''}")
+        broken = f" ({count(row.broken, 'run')} broke)" if row.broken else ""
+        say(console, f"trial {row.trial}: {config}{broken}")
     say(console, "")
     for sentence in sentences(found):
         say(console, sentence)
     folder = study.folder
-    say(console, f"\nbest configuration  {folder.best}")
-    say(console, f"report              {folder.report}")
+    say(console, f"\nbest configuration  {shorten(folder.best)}")
+    say(console, f"report              {shorten(folder.report)}")
     say(console, f"next                python -m search.retrain {folder.in_commands}")
 
 
@@ -33,9 +34,11 @@ def confirmed_table(found: Confirmed, *, marks: Sequence[str]) -> Table:
     about = ", ".join([*marks, f"{metric_words(found.metric)}, %"])
     table = Table(title=f"confirmed: {about}", title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
     names = ["trial", "search"]
-    names += [f"{found.n_seeds} seeds", "spread"] if found.n_seeds else []
-    names += [f"{found.n_folds} folds"] if found.n_folds else []
-    for name in (*names, "behind", "p", "MMAC"):
+    names += [count(found.n_seeds, "seed"), "spread"] if found.n_seeds else []
+    names += [count(found.n_folds, "fold")] if found.n_folds else []
+    has_others = len(found.candidates) > 1
+    names += ["behind", "p"] if has_others else []
+    for name in (*names, "MMAC"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.candidates:
         cells = [f"{row.trial}{' *' if row.trial == found.chosen else ''}", f"{100 * row.search_value:.2f}"]
@@ -43,10 +46,11 @@ def confirmed_table(found: Confirmed, *, marks: Sequence[str]) -> Table:
             cells += [_below(row.mean, row.low, row.high), _percent(row.spread)]
         if found.n_folds:
             cells += [_below(row.fold_value, row.fold_low, row.fold_high)]
-        is_best = row is found.best
-        cells += ["" if is_best else _below(row.behind, row.behind_low, row.behind_high)]
-        cells += ["" if is_best else f"{row.p_value:.3f}", f"{row.macs / 1e6:.1f}"]
-        table.add_row(*cells)
+        if has_others:
+            is_best = row is found.best
+            cells += ["" if is_best else _below(row.behind, row.behind_low, row.behind_high)]
+            cells += ["" if is_best else f"{row.p_value:.3f}"]
+        table.add_row(*cells, f"{row.macs / 1e6:.1f}")
     return table
 
 

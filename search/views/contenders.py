@@ -15,7 +15,7 @@ from search.study.records import StudyFolder, fingerprint_file, read_json, read_
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, STOPPED, collect_rows
 from search.trial.intervals import Difference, accuracy, balanced_macro_f1, f1_of, macro_f1, paired_differences
 from search.trial.metrics import Scores, score_confusion
-from search.views.words import duration
+from search.views.words import count, duration
 
 # What is said of both, in this order, and what it is called.
 HEADLINES = {"balanced_macro_f1": "balanced macro-F1", "macro_f1": "macro-F1", "accuracy": "accuracy"}
@@ -238,7 +238,7 @@ def _budget_of(folder: StudyFolder, origin: Origin) -> dict[str, str]:
     if metrics.exists():
         final = read_json(metrics)
         budget["final training"] = (
-            f"{final['epochs']} nominal epochs in {duration(final['seconds'])}, {final['device']}"
+            f"{count(final['epochs'], 'nominal epoch')} in {duration(final['seconds'])}, {final['device']}"
         )
     return budget
 

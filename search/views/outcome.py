@@ -1,7 +1,6 @@
 """The end of a search: who has won, by how much, in which classes, where everything lies and what to type next."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -13,10 +12,13 @@ from search.views.snapshot import Snapshot
 from search.views.terminal import page, say, tally_of
 from search.views.words import (
     configuration,
+    count,
     counts_words,
     duration,
+    higher_words,
     memory_of,
     score_table,
+    shorten,
 )
 
 
@@ -43,6 +45,9 @@ def show_outcome(study: Study, console: Console, *, marks: Sequence[str], is_ove
         say(console, "")
         marks = ", ".join([*now.about.marks, "%", "one seed"])
         console.print(score_table(best.scores, study.classes, title=f"trial {best.number} on validation ({marks})"))
+        higher = higher_words(study.records.values(), best, on=_what_goes_on(study, is_over=is_over))
+        if higher:
+            say(console, higher)
     say(console, "")
     for name, text in _directions(study, best, is_over=is_over, note=note):
         # A terminal may break a line, but not within what is copied from it.
@@ -53,17 +58,17 @@ def _headline(study: Study, now: Snapshot, *, is_over: bool) -> str:
     left = study.count(RUNNING)
     words = ", ".join([*counts_words(now), *([f"{left} not finished"] if left else [])])
     ended = "done" if is_over else "interrupted"
-    return f"{ended} after {duration(study.elapsed)}: {len(study.records)} trials, {words}"
+    return f"{ended} after {duration(study.elapsed)}: {count(len(study.records), 'trial')}, {words}"
 
 
 def _directions(study: Study, best: TrialRecord | None, *, is_over: bool, note: str) -> Iterator[tuple[str, str]]:
     folder = study.folder
     if best is not None:
-        yield "best configuration", _shorten(folder.best)
-    yield "report", f"{_shorten(folder.report)}{f' ({note})' if note else ''}"
-    yield "all trials", _shorten(folder.trials)
+        yield "best configuration", shorten(folder.best)
+    yield "report", f"{shorten(folder.report)}{f' ({note})' if note else ''}"
+    yield "all trials", shorten(folder.trials)
     if study.count(FAILED):
-        yield "tracebacks", _shorten(folder.failure(0).parent)
+        yield "tracebacks", shorten(folder.failure(0).parent)
     if best is not None and not (is_over and study.config.confirm):  # then confirming is next, and says the rest
         yield "next", f"python -m search.retrain {folder.in_commands}"
         yield "then", f"python -m search.evaluate {folder.in_commands}"
@@ -77,10 +82,11 @@ def _directions(study: Study, best: TrialRecord | None, *, is_over: bool, note: 
         yield "search longer", f"the same command with --trials {2 * study.config.search.trials} goes on from here"
 
 
-def _shorten(path: Path) -> str:
-    """Write a path from here if it lies below."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+def _what_goes_on(study: Study, *, is_over: bool) -> str:
+    """Name what takes unfinished trials on."""
+    if not is_over:
+        return "the same command"
+    return "a larger --trials" if study.is_judged else "a larger --time"
 
 
 def _why_no_best(study: Study) -> str:

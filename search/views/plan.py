@@ -10,7 +10,7 @@ from search.space.space import Branch, Choice, Constant, Node, Range, Space
 from search.study.outlook import Forbidden, Outlook
 from search.study.probe import Probe
 from search.trial.memory import byte_size
-from search.views.words import duration, number
+from search.views.words import count, duration, number
 
 # Of longer lists so many lines are shown.
 _MOST_LINES = 8
@@ -66,7 +66,7 @@ def rung_table(outlook: Outlook) -> Table:
     for schedule in outlook.schedules[:_MOST_LINES]:
         rungs = zip(schedule.rungs, schedule.reaching, strict=True)
         reaching = ", ".join(f"{n:.1f} to epoch {rung}" for rung, n in rungs) or "no rung: never stopped"
-        table.add_row(f"{schedule.length} epochs", f"{schedule.trials:.1f}", reaching, f"{schedule.finishing:.1f}")
+        table.add_row(count(schedule.length, "epoch"), f"{schedule.trials:.1f}", reaching, f"{schedule.finishing:.1f}")
     more = len(outlook.schedules) - _MOST_LINES
     if more > 0:
         table.add_row(f"and {more} longer", "", "", "")
@@ -142,9 +142,10 @@ def _confirm_line(confirm: ConfirmConfig, outlook: Outlook, seconds: float, *, s
     length = sum(length * n for length, n in finishing) / max(1e-9, sum(n for _, n in finishing))
     runs = confirm.top * (confirm.seeds + confirm.folds)
     total = -(-runs // slots) * length * seconds
+    what = f"{count(confirm.top, 'configuration')}, {count(confirm.seeds, 'seed')}, {count(confirm.folds, 'fold')}"
     return (
-        f"then confirming: {runs} trainings to their end ({confirm.top} configurations, {confirm.seeds} seeds, "
-        f"{confirm.folds} folds), about {duration(total)} more if they are of mean length ({length:.0f} epochs)"
+        f"then confirming: {runs} trainings to their end ({what}), about {duration(total)} more if they are of mean "
+        f"length ({length:.0f} epochs)"
     )
 
 

@@ -181,7 +181,7 @@ def show_status(status: Status, console: Console, *, as_json: bool) -> None:
 
 
 def watch_study(reader: StudyReader, console: Console, *, as_json: bool, every_s: float = 2.0) -> int:
-    """Look again and again until Ctrl-C: on a screen, or a line at a time where none can be drawn.
+    """Look again and again until Ctrl-C: on a screen; where none can be drawn, by a line whenever it is another.
 
     Returns:
         DONE.
@@ -192,12 +192,16 @@ def watch_study(reader: StudyReader, console: Console, *, as_json: bool, every_s
     latest = reader.read()
     has_screen = shows_screens(console) and not as_json
     screen = FullScreen(console, lambda: latest.screen(is_whole=False), on_print=lambda line: None)
+    said = ""
     with suppress(KeyboardInterrupt), screen if has_screen else nullcontext():
         while True:
             if as_json:
                 show_status(latest, console, as_json=True)
             elif not has_screen:
-                say(console, f"{duration(latest.snapshot.elapsed):>8}  {latest.state}: {heartbeat(latest.snapshot)}")
+                line = f"{duration(latest.snapshot.elapsed):>8}  {latest.state}: {heartbeat(latest.snapshot)}"
+                if line != said:
+                    say(console, line)
+                said = line
             time.sleep(every_s)
             latest = reader.read()
     if has_screen:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 from rich.table import Table
 
@@ -44,6 +45,12 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def shorten(path: Path) -> str:
+    """Write a path from here if it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
 def number(value: Scalar) -> str:
     """Write a value with as many digits as help.
 
@@ -52,6 +59,16 @@ def number(value: Scalar) -> str:
         '0.00123'
     """
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def count(n: int, one: str, several: str = "") -> str:
+    """Write a number with its noun.
+
+    Example:
+        >>> count(1, "trial"), count(1200, "class", "classes")
+        ('1 trial', '1,200 classes')
+    """
+    return f"{n:,} {one if n == 1 else several or one + 's'}"
 
 
 def score(value: float, *, digits: int = 3) -> str:
@@ -106,7 +123,7 @@ def end_words(about: About, trial: TrialNow) -> str:
     if trial.status in (INFEASIBLE, FAILED):
         return f"{head} in epoch {trial.epoch + 1} of {trial.epochs}: {trial.reason}; {words}"
     after = "after all" if trial.status == COMPLETE else f"after {trial.epoch} of"
-    return f"{head} {after} {trial.epochs} epochs, {score(trial.value, digits=4)}; {words}"
+    return f"{head} {after} {count(trial.epochs, 'epoch')}, {score(trial.value, digits=4)}; {words}"
 
 
 def best_words(about: About, trial: TrialNow, *, is_whole: bool = False) -> str:
@@ -136,6 +153,23 @@ def report_words(about: About, trial: TrialNow, *, is_whole: bool = False) -> st
     speed = f", {trial.samples:,} wafers at {trial.speed:,.0f} per second" if trial.epoch else ""
     place = f"; {trial.place}" if trial.place else ""
     return f"{words}, {metric_words(about.metric)} {score(trial.value, digits=4)}{speed}{place}"
+
+
+def higher_words(records: Iterable[TrialRecord], best: TrialRecord, *, on: str) -> str:
+    """Say which trial stood higher than the best when it was left unfinished; "" if none did.
+
+    Args:
+        records: All trials.
+        best: Of those that ran to their end.
+        on: What goes on with it.
+    """
+    higher = [record for record in records if record.status == RUNNING and record.standing > best.standing]
+    if not higher:
+        return ""
+    trial = max(higher, key=lambda record: record.standing)
+    epochs = f"{len(trial.reports)} of {count(trial.epochs, 'epoch')}"
+    stood = f"trial {trial.number}, not finished, stood at {100 * trial.value:.2f} after {epochs}"
+    return f"{stood}; {on} goes on with it"
 
 
 def counts_words(now: Snapshot) -> list[str]:
@@ -169,7 +203,9 @@ def configuration(config: Config, space: Space) -> str:
 def memory_of(record: TrialRecord) -> str:
     """Write what a trial was expected to hold and what was measured, as far as that is known."""
     measured = max((report.peak_memory for report in record.reports), default=0)
-    known = {"expected": record.expected_memory, "measured": measured}
+    # On the CPU it is the whole process that is measured, see `search.trial.memory.peak_memory`.
+    how = "measured" if "(GPU " in record.place else "measured with Python and torch"
+    known = {"expected": record.expected_memory, how: measured}
     parts = [f"{byte_size(size)} {word}" for word, size in known.items() if size]
     return f"memory {', '.join(parts) or 'unknown'}"
 

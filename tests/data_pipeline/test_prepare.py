@@ -47,6 +47,20 @@ def test_a_file_becomes_parquet_with_a_report_and_the_next_command(tmp_path, cap
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["wafers.parquet", "wafers.report.html"]
 
 
+def test_wafers_without_any_label_are_for_a_model_that_is_there_already(tmp_path, capsys):
+    cells = np.random.default_rng(0).integers(1, 3, (4, 12, 10), dtype=np.uint8)
+    write_parquet(make_wafer_set(cells, [None] * 4, ["a"] * 4, source="fab"), tmp_path / "fab.parquet")
+
+    code = main([str(tmp_path / "fab.parquet"), "--out", str(tmp_path / "out.parquet")])
+
+    said = capsys.readouterr().out
+    assert code == 0
+    assert f"next    python -m search.predict STUDY {tmp_path / 'out.parquet'}\n" in said
+    assert "search.run" not in said
+    assert "4 wafers in 1 lot (4 to 4 a lot, median 4), 1 size of map" in said
+    assert "4 wafers in 1 lot (" in (tmp_path / "out.report.html").read_text("utf-8")
+
+
 maps = st.integers(10, 14).flatmap(
     lambda side: st.binary(min_size=side * 12, max_size=side * 12).map(
         lambda cells: (np.frombuffer(cells, np.uint8) % 2 + 1).reshape(side, 12)

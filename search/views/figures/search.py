@@ -23,6 +23,7 @@ from search.views.figures.canvas import (
     new_axes,
     zoom,
 )
+from search.views.words import count
 
 _SIZE = (4.7, 3.5)
 
@@ -105,7 +106,9 @@ def draw_survival(reached: Mapping[int, Sequence[int]], rungs: Mapping[int, Sequ
     for i, (length, counts) in enumerate(reached.items()):
         colour = colours[i % len(colours)]
         epochs = np.arange(1, len(counts) + 1)
-        axis.step(epochs, counts, where="mid", color=colour, lw=1.8, label=f"{length} epochs (n = {max(counts)})")
+        axis.step(
+            epochs, counts, where="mid", color=colour, lw=1.8, label=f"{count(length, 'epoch')} (n = {max(counts)})"
+        )
         at = [rung for rung in rungs[length] if rung <= len(counts)]
         axis.plot(at, [counts[rung - 1] for rung in at], "o", color=colour, markersize=5, markerfacecolor="white")
     axis.plot([], [], "o", color=GREY, markersize=5, markerfacecolor="white", label="rung")

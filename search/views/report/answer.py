@@ -11,7 +11,6 @@ from search.views.report.facts import Facts, confusion_of
 from search.views.report.forest import draw_forest
 from search.views.report.markup import Html, join, paragraph, tag
 from search.views.report.phrases import (
-    count,
     differing,
     enumerate_words,
     heat,
@@ -22,7 +21,7 @@ from search.views.report.phrases import (
     title_of,
 )
 from search.views.report.verdict import write_belief
-from search.views.words import duration
+from search.views.words import count, duration
 
 _MOST_DIFFERENCES = 5
 _OVER = {"mean_last_3": "mean of the last three epochs", "ema": "moving average over the epochs"}
@@ -48,7 +47,7 @@ def _say_unfinished(facts: Facts) -> Html:
     if limits.get("time") and facts.elapsed >= limits["time"]:
         return paragraph(f"The time was used up ({duration(limits['time'])}): {asked}.", class_="note")
     under_way = sum(record.status == RUNNING for record in facts.trials)
-    more = f"; {count(under_way, 'trial')} under way or interrupted" if under_way else ""
+    more = f"; {count(under_way, 'trial')} {facts.unfinished}" if under_way else ""
     return paragraph(
         tag("b", "Not finished. "),
         f"{asked}{more}. The search was interrupted, still runs, or found nothing left to try; the same command "
@@ -58,7 +57,7 @@ def _say_unfinished(facts: Facts) -> Html:
 
 
 def _write_nobody(facts: Facts) -> Html:
-    statuses = {STOPPED: "stopped", INFEASIBLE: "infeasible", FAILED: "failed", RUNNING: "under way"}
+    statuses = {STOPPED: "stopped", INFEASIBLE: "infeasible", FAILED: "failed", RUNNING: facts.unfinished}
     counts = [
         f"{n} {words}" for status, words in statuses.items() if (n := sum(r.status == status for r in facts.trials))
     ]
@@ -89,7 +88,7 @@ def _write_cards(facts: Facts, leader: TrialRecord) -> list[Html]:
     if found is None:
         return [_write_score(facts, leader), _write_duel(facts, leader)]
     worth = confirmed_interval(found)
-    what = f"over {found.n_folds} folds" if found.n_folds else f"mean of {found.n_seeds} fresh seeds"
+    what = f"over {count(found.n_folds, 'fold')}" if found.n_folds else f"mean of {count(found.n_seeds, 'fresh seed')}"
     score = tag(
         "div",
         tag("h3", f"{facts.metric}, {what}"),

@@ -11,7 +11,8 @@ from search.trial.params import TrialParams
 from search.views.report.album import Album
 from search.views.report.facts import Facts
 from search.views.report.markup import Content, Html, join, listing, paragraph, table, tag
-from search.views.report.phrases import NOTHING, count, heat, percent
+from search.views.report.phrases import NOTHING, heat, percent
+from search.views.words import count
 
 _FEW = 5  # complete trials, below which a branch is called hardly tried
 

@@ -6,15 +6,14 @@ from search.views.figures import draw_survival
 from search.views.report.album import Album
 from search.views.report.facts import Facts
 from search.views.report.markup import Html, join, paragraph, table, tag
-from search.views.report.phrases import NOTHING, count
-from search.views.words import duration
+from search.views.report.phrases import NOTHING
+from search.views.words import count, duration
 
 _WORDS = {
     COMPLETE: "ran to their end",
     STOPPED: "stopped by ASHA",
     INFEASIBLE: "infeasible",
     FAILED: "failed",
-    RUNNING: "under way",
 }
 
 
@@ -23,8 +22,9 @@ def write_budget(facts: Facts, album: Album) -> Html:
     if not facts.trials:
         return Html("")
     saving = measure_saving(facts.trials)
+    statuses = {**_WORDS, RUNNING: facts.unfinished}
     counts = [
-        f"{n} {words}" for status, words in _WORDS.items() if (n := sum(r.status == status for r in facts.trials))
+        f"{n} {words}" for status, words in statuses.items() if (n := sum(r.status == status for r in facts.trials))
     ]
     attempts = f" in {len(facts.attempts)} attempts" if len(facts.attempts) > 1 else ""
     return join(

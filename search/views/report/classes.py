@@ -10,7 +10,7 @@ from search.views.report.facts import Facts
 from search.views.report.markup import Content, Html, join, paragraph, scrolling, table, tag
 from search.views.report.matrix import confusion_table
 from search.views.report.phrases import heat, percent
-from search.views.words import configuration, memory_of
+from search.views.words import configuration, count, memory_of
 
 _TOP = 10
 
@@ -103,7 +103,7 @@ def _top(facts: Facts) -> Html:
 
 
 def _curves(leader: TrialRecord, album: Album) -> Html:
-    title = f"trial {leader.number}, n = {len(leader.reports)} epochs"
+    title = f"trial {leader.number}, {count(len(leader.reports), 'epoch')}"
     draws = {"loss": draw_loss, "accuracy": draw_accuracy, "f1": draw_f1}
     figures = [
         album.show(f"winner_{name}", draw(leader.reports, title=title), words=f"{name} over the epochs")

@@ -9,7 +9,7 @@ from search.views.report.facts import Facts
 from search.views.report.forest import draw_forest
 from search.views.report.markup import Html, join, listing, paragraph, table, tag
 from search.views.report.phrases import NOTHING, percent, points, span
-from search.views.words import configuration
+from search.views.words import configuration, count
 
 
 def write_confirmed(facts: Facts, album: Album) -> Html:
@@ -18,9 +18,10 @@ def write_confirmed(facts: Facts, album: Album) -> Html:
     if found is None:
         return Html("")
     header = ["trial", "search, once"]
-    header += [f"mean of {found.n_seeds} seeds", "spread"] if found.n_seeds else []
-    header += [f"{found.n_folds} folds"] if found.n_folds else []
-    header += ["behind the best", "p", "MMAC per wafer"]
+    header += [f"mean of {count(found.n_seeds, 'seed')}", "spread"] if found.n_seeds else []
+    header += [count(found.n_folds, "fold")] if found.n_folds else []
+    header += ["behind the best", "p"] if len(found.candidates) > 1 else []
+    header += ["MMAC per wafer"]
     configurations = [
         join(tag("b", f"Trial {row.trial}"), f": {configuration(facts.records[row.trial].config, facts.space)}")
         for row in found.candidates
@@ -37,9 +38,10 @@ def write_confirmed_card(found: Confirmed) -> Html:
     """Set the chosen one beside the others, with their intervals."""
     rows = [(f"{row.trial}", _interval(row, found)) for row in found.candidates]
     _, *told = sentences(found)
+    how = count(found.n_folds, "fold") if found.n_folds else count(found.n_seeds, "fresh seed")
     return tag(
         "div",
-        tag("h3", "Trained again: " + (f"{found.n_folds} folds" if found.n_folds else f"{found.n_seeds} fresh seeds")),
+        tag("h3", f"Trained again: {how}"),
         draw_forest(rows, chosen=str(found.chosen)),
         *(paragraph(sentence, class_="small") for sentence in told),
         class_="card wide",
@@ -65,7 +67,7 @@ def _row(found: Confirmed, row: Candidate) -> list[Html | str]:
     if found.n_folds:
         cells += [f"{percent(row.fold_value)} ({span(Interval(row.fold_low, row.fold_value, row.fold_high))})"]
     if row is found.best:
-        cells += [NOTHING, NOTHING]
+        cells += [NOTHING, NOTHING] if len(found.candidates) > 1 else []
     else:
         cells += [f"{points(-row.behind)} ({points(-row.behind_high)} to {points(-row.behind_low)})"]
         cells += [f"{row.p_value:.3f}"]

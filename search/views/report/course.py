@@ -9,7 +9,8 @@ from search.views.figures import draw_all_curves, draw_course
 from search.views.report.album import Album
 from search.views.report.facts import Facts
 from search.views.report.markup import Html, join, paragraph, tag
-from search.views.report.phrases import count, percent
+from search.views.report.phrases import percent
+from search.views.words import count
 
 
 def write_course(facts: Facts, album: Album) -> Html:

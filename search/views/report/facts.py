@@ -19,7 +19,7 @@ from search.study.asha import Asha
 from search.study.confirmed import Confirmed, read_current
 from search.study.hindsight import rank
 from search.study.marks import marks_of
-from search.study.records import StudyFolder, read_json, read_lines
+from search.study.records import StudyFolder, read_json, read_lines, read_lock
 from search.study.rows import COMPLETE, INFEASIBLE, RUNNING, STOPPED, TrialRecord, collect_rows
 from search.study.winner import Winner, read_winner
 from search.trial import intervals
@@ -127,6 +127,12 @@ class Facts:
     def n_judged(self) -> int:
         """Trials that count towards those asked for."""
         return sum(record.status in (COMPLETE, STOPPED, INFEASIBLE) for record in self.trials)
+
+    @property
+    def unfinished(self) -> str:
+        """What became of trials that have not ended: they train, or the search has left them."""
+        is_over = "ended" in self.attempts[-1] or not read_lock(self.folder.path)[0]
+        return "interrupted" if is_over else "running"
 
     @property
     def metric(self) -> str:

@@ -10,11 +10,12 @@ from search.views.figures import draw_importance, draw_parallel, draw_slice
 from search.views.report.album import Album
 from search.views.report.facts import Facts
 from search.views.report.markup import Html, join, listing, paragraph, tag
-from search.views.report.phrases import count, enumerate_words, values_in_words
-from search.views.words import number
+from search.views.report.phrases import enumerate_words, values_in_words
+from search.views.words import count, number
 
 _TOP, _MOST_SLICES, _MOST_AXES = 5, 24, 10
 _ENOUGH_FOR_DEAD = 30  # ended trials
+_ENOUGH_FOR_EDGE = 3  # trials that ran to their end
 
 
 def write_parameters(facts: Facts, album: Album) -> Html:
@@ -66,6 +67,8 @@ def edge_warnings(facts: Facts) -> list[str]:
         if edge is None or value is None:
             continue
         top = [record for record in facts.ranked[:_TOP] if name in record.config]
+        if len(top) < _ENOUGH_FOR_EDGE:
+            continue
         n_there = sum(find_edge(node, record.config[name]) == edge for record in top)
         remedy = "widen it" if isinstance(node, Range) else f"try {'larger' if edge == 'high' else 'smaller'} ones"
         end = "upper" if edge == "high" else "lower"

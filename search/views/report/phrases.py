@@ -44,16 +44,6 @@ def points(share: float, digits: int = 2) -> str:
     return f"{100 * share:+.{digits}f}".replace("-", _MINUS)
 
 
-def count(n: int, one: str, several: str = "") -> str:
-    """Write a number with its noun.
-
-    Example:
-        >>> count(1, "trial"), count(1200, "class", "classes")
-        ('1 trial', '1,200 classes')
-    """
-    return f"{n:,} {one if n == 1 else several or one + 's'}"
-
-
 def enumerate_words(words: Iterable[str]) -> str:
     """Join words as a sentence does.
 

@@ -5,8 +5,8 @@ from search.trial.vocabulary import Scalar
 from search.views.report.album import Album
 from search.views.report.facts import Facts
 from search.views.report.markup import Html, join, listing, paragraph, table, tag
-from search.views.report.phrases import NOTHING, count, percent, values_in_words
-from search.views.words import duration, number
+from search.views.report.phrases import NOTHING, percent, values_in_words
+from search.views.words import count, duration, number
 
 _SAMPLERS = {
     "tpe": "TPE",

@@ -4,12 +4,12 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from search.study.rows import COMPLETE, FAILED, INFEASIBLE, TrialRecord
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, TrialRecord
 from search.views.report.album import Album
 from search.views.report.facts import Facts
 from search.views.report.markup import Html, fold, join, paragraph, table, tag
-from search.views.report.phrases import NOTHING, count, percent
-from search.views.words import configuration, duration, memory_of
+from search.views.report.phrases import NOTHING, percent
+from search.views.words import configuration, count, duration, memory_of
 
 
 def write_trials(facts: Facts, album: Album) -> Html:
@@ -63,7 +63,7 @@ def _row(facts: Facts, record: TrialRecord) -> list[str]:
     scores = record.scores
     return [
         str(record.number),
-        record.status,
+        facts.unfinished if record.status == RUNNING else record.status,
         f"{len(record.reports)} / {record.epochs}",
         percent(record.value),
         percent(scores.macro_f1) if scores else NOTHING,

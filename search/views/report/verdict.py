@@ -10,7 +10,8 @@ from search.study.rows import TrialRecord
 from search.trial.intervals import bootstrap_confusion
 from search.views.report.facts import Facts
 from search.views.report.markup import Html, join, paragraph, tag
-from search.views.report.phrases import count, percent, span
+from search.views.report.phrases import percent, span
+from search.views.words import count, higher_words
 
 
 def write_belief(facts: Facts, leader: TrialRecord) -> Html:
@@ -29,10 +30,12 @@ def write_belief(facts: Facts, leader: TrialRecord) -> Html:
         f"{percent(leader.value)} % {picked}. The intervals come from drawing those wafers anew; they hold "
         "neither the spread between seeds nor the optimism of picking the best."
     )
+    higher = higher_words(facts.trials, leader, on=_what_goes_on(facts))
     return tag(
         "div",
         tag("h3", "Whether to believe it"),
         paragraph(tag("b", _headline(facts)), " ", reasons),
+        paragraph(higher[:1].upper() + higher[1:] + ".") if higher else None,
         paragraph(_about_test(facts)),
         class_="belief",
     )
@@ -51,6 +54,13 @@ def _about_confirmed(facts: Facts) -> str:
     )
     rest = "The intervals hold the spread between seeds and between lots." if not math.isnan(found.seed_sd) else ""
     return f"{basis} {rest}".strip()
+
+
+def _what_goes_on(facts: Facts) -> str:
+    limits = facts.tree["search"]
+    if facts.n_judged >= limits["trials"]:
+        return "a larger --trials"
+    return "a larger --time" if limits.get("time") and facts.elapsed >= limits["time"] else "the same command"
 
 
 def _headline(facts: Facts) -> str:

@@ -14,9 +14,10 @@ from data_pipeline.synthetic import make_wafers
 from data_pipeline.wafer_files import write_parquet
 from data_pipeline.wafer_set import make_wafer_set
 from search.final import exporting
-from search.final.deployed import Encoder
+from search.final.deployed import Deployed, Encoder
 from search.final.model_card import write_model_card
-from search.final.model_file import save_model
+from search.final.model_file import load_model, save_model
+from search.study.provenance import describe_device
 from search.trial.decision import DecisionRule
 
 SHAPES = ((26, 30), (45, 48), (64, 71), (22, 50), (100, 41), (10, 10), (300, 202))
@@ -110,6 +111,23 @@ def test_a_graph_that_says_something_else_is_not_kept(folder, files_say, capsys)
 
     assert "differs by" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["model.pt"]
+
+
+def test_members_and_the_title_of_the_speeds_read_well(folder, files_say, capsys):
+    deployed = Deployed(load_model(folder / "model.pt")).eval()
+
+    def predict(maps):
+        with torch.inference_mode():
+            return deployed(torch.from_numpy(maps)).numpy()
+
+    files_say(predict)
+
+    assert search.export.main(["model.pt", "--check", "20"]) == 0
+
+    said = capsys.readouterr().out
+    assert "parameters, 2 members\n" in said
+    title = f"ms per call, medians of 7, {describe_device(torch.device('cpu'))}"
+    assert title in [line.rstrip() for line in said.splitlines()]
 
 
 def test_what_is_not_installed_is_named_with_the_command(folder, monkeypatch, capsys):

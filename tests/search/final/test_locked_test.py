@@ -32,7 +32,7 @@ def tested(tmp_path_factory, make_trained):
     write_atomically(study.best, dump_yaml(best | prints | {"params": dict(trained.config)}))
     said, stored = [], []
     for _ in range(2):
-        console = Console(file=io.StringIO(), width=120)
+        console = Console(file=io.StringIO(), width=80)
         assert evaluate(EvaluateRequest(study=study, results=results), console) == 0
         said.append(console.file.getvalue())
         stored.append((study.final / NAME).read_bytes())
@@ -105,6 +105,19 @@ def test_a_second_look_is_counted_and_predicts_the_same(tested):
     assert "look 2" in said[1]
     assert NAME in said[1]
     assert looks[0]["test_confusion"] == looks[1]["test_confusion"]
+
+
+def test_no_row_of_the_table_is_broken_where_there_is_no_terminal(tested):
+    rows = [line for line in tested[2][0].splitlines() if line.startswith("│")]
+
+    assert len(rows) == 2 + 9 + 2  # two means, the classes, the worst and accuracy
+    assert "│ balanced macro-F1 " in rows[0] and rows[0].count("[") == rows[0].count("]") == 1
+
+
+def test_it_says_what_to_type_next(tested):
+    study, _, said, _ = tested
+
+    assert f"python -m search.export {study.path}\n" in said[0]
 
 
 def test_the_same_probabilities_are_read_for_the_shares_of_the_training_part_too(tested):

@@ -10,7 +10,7 @@ from rich.console import Console
 import search.retrain
 from data_pipeline.batches import plain_batches
 from search.errors import ConfigError
-from search.final import members
+from search.final import members, retraining
 from search.final.model_file import load_model, save_model
 from search.final.retraining import TRAIN_VAL, RetrainRequest, retrain
 from search.space.config import DataConfig
@@ -20,7 +20,8 @@ from search.study.data import open_data
 from search.study.records import StudyFolder, append_line, confirm_folder, write_atomically
 from search.study.rows import COMPLETE, TrialRecord, to_row
 from search.testing import fake_report
-from search.trial.evaluation import judge_model
+from search.trial.calibration import fit_rule
+from search.trial.evaluation import judge_calls, judge_model
 from search.trial.params import from_flat
 
 CONFIG = DataConfig(wafers="synthetic", synthetic_wafers=600, image_size=16, epoch_samples=256)
@@ -142,6 +143,23 @@ def test_on_validation_the_rule_is_fitted_and_kept(train):
     assert trained.rule.n_fitted > 100
     assert trained.rule.temperature != 1.0
     assert f"temperature {trained.rule.temperature:.3f}" in said
+    assert "+ marks the best balanced macro-F1 on validation so far" in said
+
+
+def test_what_the_thresholds_give_on_validation_is_said(train, val, monkeypatch):
+    shifts = (0.0, 2.0, 0.0, -1.0, 0.0, 0.0, 0.0, 3.0, 0.0)  # on so few wafers none are fitted
+    monkeypatch.setattr(retraining, "fit_rule", lambda *known, **more: replace(fit_rule(*known, **more), shifts=shifts))
+
+    trained, said, _ = train()
+
+    wafers, labels = next(plain_batches(val))
+    with torch.inference_mode():
+        logits = trained.model(wafers)
+    called = trained.rule.call(trained.rule.probabilities(logits))
+    scores = judge_calls(logits, called, labels, n_classes=9).scores
+    assert len(labels) == len(val)
+    assert f"fitted on: macro-F1 {100 * scores.macro_f1:.2f}, balanced {100 * scores.balanced_macro_f1:.2f}" in said
+    assert "validation without class thresholds" in said
 
 
 def test_every_wafer_that_the_model_saw_is_remembered(train, dataset):

@@ -205,6 +205,35 @@ def test_a_search_that_was_cut_off_says_so(make_study, page_of, steps, said):
     assert "could not be made" not in words
 
 
+@pytest.mark.parametrize(("trials", "is_said"), [(1, False), (3, True)])
+def test_one_is_told_to_widen_a_range_only_by_enough_trials(make_study, page_of, trials, is_said):
+    space = (
+        "data: {wafers: synthetic, image_size: 16, epoch_samples: 256}\nspace: {epochs: 2, lr: [0.01, 0.02, 0.03]}\n"
+        "search: {trials: %(trials)s, stop: none}\nfirst: [{lr: 0.01}]"
+    )
+    folder = make_study(space=space, trials=trials)
+
+    write_report(folder)
+
+    assert ("next time" in words_of(page_of(folder))) == is_said
+
+
+def left_higher(assignment, epoch):
+    """Let trial 1 be better than trial 0 at once, and trial 0 end first."""
+    return 0.2 + 0.8 * assignment.number
+
+
+def test_a_trial_that_was_left_above_the_winner_is_named_and_called_interrupted(make_study, page_of):
+    folder = make_study(trials=3, epochs="4", stop="none", quality_of=left_higher, max_steps=7)
+
+    write_report(folder)
+
+    words = words_of(page_of(folder))
+    assert "Trial 1, not finished, stood at 60.00 after 3 of 4 epochs; the same command goes on with it." in words
+    assert "1 ran to their end, 1 interrupted" in words
+    assert re.search(r" 1 interrupted 3 / 4 60\.00 ", words)
+
+
 def test_a_search_in_which_all_failed_says_so(make_study, page_of):
     def quality(assignment, epoch):
         raise TrialFailed("diverged", "loss became nan")

@@ -55,17 +55,18 @@ def test_a_score_table_shows_every_class_and_names_wide_characters():
 
 
 @pytest.mark.parametrize(
-    ("expected", "n_reports", "words"),
+    ("expected", "n_reports", "place", "words"),
     [
-        (2**29, 3, "memory 0.50 GiB expected, 0.25 GiB measured"),
-        (0, 3, "memory 0.25 GiB measured"),
-        (2**29, 0, "memory 0.50 GiB expected"),
-        (0, 0, "memory unknown"),
+        (2**29, 3, "slot 1 (GPU 0) on a, pid 7", "memory 0.50 GiB expected, 0.25 GiB measured"),
+        (2**29, 3, "slot 1 on a, pid 7", "memory 0.50 GiB expected, 0.25 GiB measured with Python and torch"),
+        (0, 3, "slot 1 (GPU 0, GPU 1) on a, pid 7", "memory 0.25 GiB measured"),
+        (2**29, 0, "slot 1 on a, pid 7", "memory 0.50 GiB expected"),
+        (0, 0, "", "memory unknown"),
     ],
 )
-def test_memory_in_words_says_what_is_known(expected, n_reports, words):
+def test_memory_in_words_says_what_is_known(expected, n_reports, place, words):
     trial = record(0, 0.9)
-    trial.expected_memory = expected
+    trial.expected_memory, trial.place = expected, place
     del trial.reports[n_reports:]
 
     assert memory_of(trial) == words

@@ -1,12 +1,15 @@
 """The end of a search: the winner, its classes, where everything lies, what to type next."""
 
+import dataclasses
 import io
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from search.study.confirmed import Candidate, Confirmed
 from search.study.records import StudyFolder
+from search.views.confirmed import show_confirmed
 from search.views.outcome import show_outcome
 
 KOREAN = ("중심", "도넛", "가장자리-일부", "긁힘", "없음")
@@ -60,6 +63,48 @@ def test_a_study_among_the_others_is_called_by_its_name(play, tmp_path, monkeypa
 )
 def test_it_says_how_to_go_on_and_why_there_is_no_winner(play, options, is_over, words):
     assert words in outcome_of(play(**options), is_over=is_over)
+
+
+@pytest.mark.parametrize(
+    ("more", "steps", "is_over", "stood"),
+    [
+        ("time: 20s", None, True, "60.09 after 6 of 12 epochs; a larger --time goes on with it"),
+        ("seed: 0", 16, False, "63.84 after 8 of 12 epochs; the same command goes on with it"),
+    ],
+)
+def test_a_trial_that_was_left_above_the_winner_is_named(play, more, steps, is_over, stood):
+    study = play(more=more, steps=steps)
+
+    text = outcome_of(study, is_over=is_over)
+
+    assert study.best.number == 1
+    assert f"\ntrial 0, not finished, stood at {stood}\n" in text
+
+
+def test_an_unfinished_trial_below_the_winner_is_no_news(play):
+    study = play(steps=25)
+
+    assert study.paused == [] and len(study.running) == 2
+    assert "stood at" not in outcome_of(study, is_over=False)
+
+
+def test_a_confirmation_of_one_compares_nothing_and_names_files_as_the_search_does(play, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study, unknown = play(trials=3), float("nan")
+    fields = dict.fromkeys((field.name for field in dataclasses.fields(Candidate)), unknown)
+    fields |= {"trial": study.best.number, "seed_values": (0.8,), "mean": 0.8, "low": 0.7, "high": 0.9, "p_value": 1.0}
+    fields |= {"is_tied": True, "is_close": True, "macs": 10**6, "broken": 1}
+    about = {"metric": "macro_f1", "decided_by": "seeds", "chosen": study.best.number, "n_seeds": 1, "n_folds": 0}
+    about |= {"n_lots": 9, "n_wafers": 300, "seed_sd": unknown, "optimism": unknown, "split_fingerprint": ""}
+    console = Console(file=io.StringIO(), width=80, _environ={})
+
+    show_confirmed(Confirmed(candidates=[Candidate(**fields)], **about), study, console, marks=[])
+
+    text = console.file.getvalue()
+    assert "1 seed " in text and "(1 run broke)" in text
+    assert "1.000" not in text and "behind " not in text.split("Decided")[0]
+    assert "best configuration  results/a-study/best.yaml\n" in text
+    assert "report              results/a-study/report.html\n" in text
 
 
 def test_wide_characters_break_no_line_of_the_tables(play, tmp_path):

@@ -254,17 +254,27 @@ class Impatient:
         return self.reader.read()
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_watching_without_a_terminal_prints_a_line_at_each_look(play, folder, as_json):
-    play(steps=41)
+def watched(reader, **options):
     console = Console(file=io.StringIO(), width=80, _environ={})
+    assert watch_study(Impatient(reader), console, every_s=0, **options) == 0
+    return console.file.getvalue().splitlines()
 
-    code = watch_study(Impatient(StudyReader(folder)), console, as_json=as_json, every_s=0)
 
-    lines = console.file.getvalue().splitlines()
-    assert code == 0
-    assert len(lines) == 2
-    assert all(("running:" in line) or json.loads(line)["state"] == "running" for line in lines)
+def test_watching_for_programs_prints_an_object_at_each_look(play, folder):
+    play(steps=41)
+
+    lines = watched(StudyReader(folder), as_json=True)
+
+    assert [json.loads(line)["state"] for line in lines] == ["running", "running"]
+
+
+def test_watching_without_a_terminal_prints_a_line_whenever_it_is_another(play, folder):
+    play(trials=5).close()
+    reader = StudyReader(folder)
+
+    (line,) = watched(reader, as_json=False)
+
+    assert "finished: 5 of 5 trials judged" in line
 
 
 def test_looking_at_a_lock_neither_takes_nor_makes_it(tmp_path):
