@@ -159,7 +159,7 @@ def _search(found: Prepared, request: Request, console: Console, forget: Forget)
     with Interrupts() as interrupts, Study(folder, config, classes=classes, forget=forget) as study:
         _say_how_far(study, chat)
         if study.is_over:
-            return _finish(study, dataset, console, is_over=True), None
+            return _finish(study, dataset, console, chat, is_over=True), None
         arrays = trial_data(dataset, config.data)
         try:
             _learn_from_earlier(study, request, data, chat)
@@ -178,7 +178,7 @@ def _search(found: Prepared, request: Request, console: Console, forget: Forget)
         record_end(folder, is_exhausted=study.is_exhausted)
         if not is_over or config.confirm is None:
             stop_ray()  # before the page is made, or Ray's processes would outlive an interrupted search by seconds
-        return _finish(study, dataset, console, is_over=is_over), cluster
+        return _finish(study, dataset, console, chat, is_over=is_over), cluster
 
 
 def _observe(study: Study, request: Request, console: Console, *, marks: Sequence[str]) -> Observers:
@@ -223,10 +223,10 @@ def _say_dashboard(cluster: Cluster, console: Console) -> None:
         )
 
 
-def _finish(study: Study, dataset: Dataset, console: Console, *, is_over: bool) -> int:
+def _finish(study: Study, dataset: Dataset, console: Console, chat: Console, *, is_over: bool) -> int:
     data = describe_data(dataset)
     write_best(study, data)
     unshown = write_winner(study, dataset, patience_s=60 if is_over else 10)
-    write_report(study.folder, say=partial(say, console))
+    write_report(study.folder, say=partial(say, chat))
     show_outcome(study, console, marks=marks_of(data), is_over=is_over, note=unshown or "")
     return DONE if is_over else INTERRUPTED

@@ -128,7 +128,7 @@ def _comment(
     objective = study.config.objective.metric
     lines = [
         f"The best of study {study.folder.name}{f' on {name_wafers(data)}' if marks_of(data) else ''}: "
-        f"{study.count(COMPLETE)} trials ran to their end, {study.count(STOPPED)} were stopped.",
+        f"{study.count(COMPLETE)} ran to their end, {study.count(STOPPED)} were stopped.",
         f"Trial {record.number} after {record.epochs} nominal epochs of {study.config.data.epoch_samples:,} wafers, "
         f"on {sum(scores.support):,} validation wafers{'' if data.get('leaky') else ' of other lots'}, one seed:",
         f"  {objective} {record.value:.4f}, balanced macro-F1 {scores.balanced_macro_f1:.4f}, "
@@ -146,5 +146,5 @@ def _comment(
 
 
 def _comment_confirmed(confirmed: Confirmed) -> list[str]:
-    rows = [f"  {describe_candidate(row)}" for row in confirmed.candidates]
+    rows = [f"  {describe_candidate(row, is_alone=confirmed.is_alone)}" for row in confirmed.candidates]
     return [f"Confirmed, {confirmed.metric} in %, intervals of 95 %:", *rows, *sentences(confirmed)]

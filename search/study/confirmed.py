@@ -102,6 +102,11 @@ class Confirmed:
         return is_candidate and self.split_fingerprint == split_fingerprint
 
     @property
+    def is_alone(self) -> bool:
+        """Whether there was only one candidate, so that nothing is behind anything."""
+        return len(self.candidates) == 1
+
+    @property
     def tied(self) -> list[Candidate]:
         """Those that cannot be told from the best, which is the first."""
         return [each for each in self.candidates if each.is_tied]
@@ -141,10 +146,10 @@ def sentences(found: Confirmed) -> Iterator[str]:
         else f"{seeds} each, on {found.n_wafers:,} validation wafers of {found.n_lots:,} lots"
     )
     yield (
-        f"Decided by {basis}. Brackets: 95 %, over seeds and lots{_without_seeds(found)}; those of what is behind the "
-        "best hold all together."
+        f"Decided by {basis}. Brackets: 95 %, over seeds and lots{_without_seeds(found)}"
+        + ("." if found.is_alone else "; those of what is behind the best hold all together.")
     )
-    if len(found.candidates) == 1:
+    if found.is_alone:
         yield f"Trial {best.trial} was the only candidate."
     elif len(tied) == 1:
         yield f"Trial {best.trial} is better than all others that were confirmed."
@@ -177,8 +182,8 @@ def with_bounds(value: float, low: float, high: float) -> str:
     return f"{100 * value:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def describe_candidate(row: Candidate) -> str:
-    """Write one candidate for a comment in best.yaml."""
+def describe_candidate(row: Candidate, *, is_alone: bool) -> str:
+    """Write one candidate for a comment in best.yaml; one that is alone is behind nobody."""
     seeds = f"{with_bounds(row.mean, row.low, row.high)} over seeds" if row.seed_values else ""
     folds = (
         f"{with_bounds(row.fold_value, row.fold_low, row.fold_high)} over folds"
@@ -186,6 +191,7 @@ def describe_candidate(row: Candidate) -> str:
         else ""
     )
     behind = f", {with_bounds(row.behind, row.behind_low, row.behind_high)} behind the best, p {row.p_value:.3f}"
+    behind = "" if is_alone else behind
     return f"trial {row.trial}: search {100 * row.search_value:.2f}, {', '.join(filter(None, [seeds, folds]))}{behind}"
 
 

@@ -154,6 +154,13 @@ def test_wafers_without_official_training_cannot_be_divided_officially():
         split_officially(wafers_of(lots=["a", "b", "c"], official=[1, 1, 1]), **SHARES)
 
 
+def test_an_official_training_of_a_single_lot_is_refused():
+    wafers = wafers_of(lots=["a", "a", "b"], official=[0, 0, 1])
+
+    with pytest.raises(DataError, match="some: 1 independent groups of lots are too few for 2 parts"):
+        split_officially(wafers, **SHARES)
+
+
 @given(divided(["product"]))
 def test_products_of_the_test_are_new_to_the_model(case):
     wafers, splits = case
@@ -169,6 +176,14 @@ def test_wafers_of_another_shape_than_their_lot_are_left_out():
     splits = split_by_product(wafers, val=0.25, test=0.25, seed=0)
 
     assert splits.left_out["wafers of another shape than most of their lot"].tolist() == [2, 5, 8]
+
+
+def test_of_two_shapes_that_a_lot_has_equally_often_the_smaller_stays():
+    wafers = wafers_of(lots=list("aabbcc"), heights=[2, 1, 3, 3, 4, 4])
+
+    splits = split_by_product(wafers, val=0.3, test=0.3, seed=0)
+
+    assert splits.left_out["wafers of another shape than most of their lot"].tolist() == [0]
 
 
 def test_too_few_products_are_refused():
@@ -192,6 +207,15 @@ def test_lots_without_numbers_are_ordered_as_they_first_appear():
     splits = split_by_time(wafers_of(lots=[*"zyx", "lot1", *"abcdef"]), val=0.2, test=0.2, seed=0)
 
     assert [part.tolist() for part in parts_of(splits)] == [list(range(6)), [6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize(("sizes", "n_lots"), [((17, 1, 1, 1), [1, 1, 2]), ((1, 1, 18), [1, 1, 1])])
+def test_every_part_gets_a_lot_however_much_the_first_or_the_last_holds(sizes, n_lots):
+    wafers = wafers_of(lots=[f"lot{i}" for i, n in enumerate(sizes) for _ in range(n)])
+
+    splits = split_by_time(wafers, **SHARES)
+
+    assert [len(set(wafers.lots[part])) for part in parts_of(splits)] == n_lots
 
 
 def test_maps_that_come_again_later_are_left_out():
@@ -227,6 +251,15 @@ def test_a_random_split_divides_every_class_alike_and_shares_lots(synthetic):
     found = check_leaks(synthetic, splits)
     assert found.same_wafer == 0
     assert found.same_lot > 0.9
+
+
+@pytest.mark.parametrize(("n_arcs", "n_of_parts"), [(1, [1, 0, 0]), (2, [2, 0, 0]), (3, [1, 1, 1]), (4, [2, 1, 1])])
+def test_a_class_of_three_wafers_or_more_gets_one_into_each_part(n_arcs, n_of_parts):
+    wafers = wafers_of(lots=[0] * 30, labels=["arc"] * n_arcs + ["ring"] * (30 - n_arcs))
+
+    splits = split_randomly(wafers, **SHARES)
+
+    assert [int((wafers.labels[part] == 0).sum()) for part in parts_of(splits)] == n_of_parts
 
 
 def test_the_decks_pool_is_balanced_before_it_is_divided(synthetic):
@@ -277,6 +310,16 @@ def test_every_fold_has_its_share_of_every_class(synthetic):
         np.testing.assert_allclose(counts / synthetic.counts(), 1 / 3, atol=0.2)
     assert len({fold.fingerprint for fold in folds}) == 3
     assert [fold.protocol for fold in folds] == ["lot, fold 1 of 3", "lot, fold 2 of 3", "lot, fold 3 of 3"]
+
+
+def test_only_the_wafers_that_are_given_are_folded_each_once():
+    wafers = wafers_of(lots=list("abcdefgh"))
+
+    folds = k_folds(wafers, k=2, seed=0, within=np.array([6, 1, 1, 4, 3]))
+
+    for fold in folds:
+        assert sorted([*fold.train, *fold.val]) == [1, 3, 4, 6]
+        assert len(fold.val) == 2
 
 
 def test_one_fold_is_none():

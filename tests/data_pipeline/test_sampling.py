@@ -3,7 +3,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data_pipeline.sampling import (
@@ -79,8 +79,13 @@ def test_an_alpha_outside_its_range_is_refused(alpha):
         power(np.array([1, 2]), alpha=alpha)
 
 
+def test_the_strategies_go_by_these_names_in_a_space():
+    assert sorted(SAMPLINGS) == ["balanced", "effective_number", "imbalanced", "per_class", "power", "progressive"]
+
+
 @pytest.mark.parametrize("name", SAMPLINGS)
 @given(counts=some_counts, progress=st.floats(0, 1))
+@example(counts=np.array([5, 0, 3]), progress=0.5)
 def test_the_shares_of_every_strategy_sum_to_one_at_any_time_and_leave_out_classes_without_wafers(
     name, counts, progress
 ):
@@ -143,6 +148,11 @@ def test_a_beta_outside_its_range_is_refused(beta):
 def test_a_pool_without_wafers_or_of_too_many_is_refused(size):
     with pytest.raises(ValueError, match=rf"per_class must be in \[1, 1000000\]; got {size}"):
         per_class(np.array([1, 2]), per_class=size)
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_a_pool_of_one_wafer_and_one_of_a_million_are_allowed(size):
+    assert per_class(np.array([1, 2]), per_class=size).pool == size
 
 
 @given(st.integers(1, 50), st.integers(1, 200))
@@ -208,6 +218,15 @@ def test_an_epoch_comes_in_random_order():
 
     assert sorted(drawn.tolist()) == list(range(200))
     assert 100 < (labels[drawn].diff() != 0).sum() < 199
+
+
+def test_the_seed_alone_decides_what_is_drawn():
+    labels, plan = torch.tensor([0] * 7 + [1] * 4), steady(0.63, 0.37)
+    one, other = (WaferDraws(labels, plan=plan, epoch_samples=10) for _ in range(2))
+    one_random, other_random = generator(5), generator(5)
+
+    for _ in range(20):
+        assert torch.equal(one.next_epoch(one_random), other.next_epoch(other_random))
 
 
 def test_every_epoch_shows_other_wafers():

@@ -386,6 +386,15 @@ def test_a_first_point_that_contradicts_itself_is_refused(load):
     assert part.startswith(f":2 first.0: is forbidden, however it is filled up {why}")
 
 
+def test_one_way_to_fill_a_first_point_up_is_enough(load):
+    space = "space: {epochs: [4, 8], batch_size: {low: 100, high: 199}}\n"
+    rule = '{if: "epochs == 8 and batch_size != 150", why: x}'
+
+    config = load(f"{space}first: [{{epochs: 8}}]\nforbid: [{rule}]")
+
+    assert config.first == ({"epochs": 8},)
+
+
 def test_what_belongs_to_other_branches_is_not_missing_in_a_first_point(load):
     space = "space: {model: {choose: {wafer_cnn: {width: [4, 8]}, wafer_resnet: {width: [8, 16]}}}}\n"
     point = "first: [{model: wafer_resnet, model.wafer_resnet.width: 16}]\n"
@@ -587,7 +596,9 @@ def test_the_command_line_replaces_what_the_file_says(load, search):
     ],
 )
 def test_what_the_command_line_says_is_checked(load, overrides, what):
-    assert refusal(load, SPACE + "search: {trials: 5}\n", overrides=overrides).endswith(f" {what}")
+    said = refusal(load, SPACE + "search: {trials: 5}\n", overrides=overrides)
+
+    assert said.endswith(f" {what} (from the command line)")
 
 
 def test_a_bad_section_is_not_hidden_by_the_command_line(load):

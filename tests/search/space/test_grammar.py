@@ -41,6 +41,7 @@ BAD_SPACES = [
     ("{epochs: []}", "space.epochs: must list at least one value"),
     ("{epochs: [4, 8, 4]}", "space.epochs: lists a value twice; got [4, 8, 4]"),
     ("{lr: [1, 1.0]}", "space.lr: lists a value twice; got [1, 1.0]"),
+    ("{epochs: [4, [2, 4]]}", "space.epochs.1: must be a number or a word; got [2, 4]"),
     ("{epochs: [4, 0]}", "space.epochs.1: must be a whole number in [1, 10000]; got 0"),
     ("{augment: [none, mirror]}", "space.augment.1: unknown augment 'mirror'; (known: deck, none, "),
     # ranges
@@ -215,6 +216,32 @@ space:
         "  :4 space.weight_decay.low: must be > 0 when log is true; got 0.0",
         f"  :7 space.model.choose.efficientnet_bo: unknown model; did you mean 'efficientnet_b0'? {KNOWN_MODELS}",
         "  :9 space.model.choose.wafer_cnn.dropout: must be a number in [0, 0.9]; got 1.2",
+    ]
+
+
+def test_two_unknown_keys_are_reported_together(load):
+    said = refusal(load, "space: {epoch: 4, epochs: 4, lrr: 1e-3}").splitlines()
+
+    assert [line.partition(";")[0] for line in said] == [
+        ": 2 problems",
+        "  :1 space.epoch: unknown key",
+        "  :1 space.lrr: unknown key",
+    ]
+
+
+def test_a_wrong_name_in_a_list_is_reported_once(load):
+    said = refusal(load, "space: {model: [wafer_cnn, wafer_cn]}")
+
+    assert said == f":1 space.model.1: unknown model 'wafer_cn'; did you mean 'wafer_cnn'? {KNOWN_MODELS}"
+
+
+def test_mistakes_in_the_options_of_two_branches_are_reported_together(load):
+    said = refusal(load, "space: {model: {choose: {wafer_cnn: {width: 2}, wafer_resnet: {width: 3}}}}")
+
+    assert said.splitlines() == [
+        ": 2 problems",
+        "  :1 space.model.choose.wafer_cnn: width must be a whole number in [4, 256]; got 2",
+        "  :1 space.model.choose.wafer_resnet: width must be a whole number in [4, 256]; got 3",
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.space.space import Branch, Choice, Constant, Range, Space, epochs_of, to_tree
+from search.space.space import Branch, Choice, Constant, Range, Space, epochs_of, model_of, to_tree
 
 scalars = st.integers(-100, 100) | st.floats(-100, 100) | st.sampled_from(["a", "off", "1e-4"]) | st.booleans()
 constants = st.builds(Constant, scalars)
@@ -66,6 +66,13 @@ def test_a_space_with_a_number_that_has_no_steps_is_endless(endless):
     space = Space({"epochs": Choice((1, 2)), "model": Branch({"cnn": {"x": endless}, "resnet": {}})})
 
     assert space.size() is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_whole"), [(1, 2, True), (1.0, 2.0, False), (1, 2.5, False), (0.5, 2, False)]
+)
+def test_a_range_is_whole_if_both_its_ends_are(low, high, is_whole):
+    assert Range(low, high).is_whole is is_whole
 
 
 @pytest.fixture
@@ -243,12 +250,27 @@ def test_values_of_a_node(space, name, values):
 
 
 def test_both_ends_of_a_whole_range_and_of_steps_are_drawn():
-    space = Space({"a": Range(1, 3), "b": Range(0.0, 0.2, step=0.1)})
+    space = Space({"a": Range(1, 3), "b": Range(0.0, 0.2, step=0.1), "c": Range(4, 12, step=4)})
 
     drawn = [space.sample(new_trial(seed)) for seed in range(40)]
 
     assert {config["a"] for config in drawn} == {1, 2, 3}
     assert {round(config["b"], 9) for config in drawn} == {0.0, 0.1, 0.2}
+    assert {config["c"] for config in drawn} == {4, 8, 12}
+
+
+def test_every_option_of_a_branch_and_every_choice_in_it_is_drawn(space):
+    drawn = [space.sample(new_trial(seed)) for seed in range(40)]
+
+    assert {config["model"] for config in drawn} == {"cnn", "resnet"}
+    assert {config["model.cnn.depth"] for config in drawn if config["model"] == "cnn"} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "model"), [({"model": "resnet18", "lr": 0.1}, "resnet18"), ({"lr": 0.1}, "wafer_cnn"), ({}, "wafer_cnn")]
+)
+def test_the_model_of_a_configuration_is_the_default_where_none_is_chosen(config, model):
+    assert model_of(config) == model
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from search.errors import ConfigError
-from search.space.strict_yaml import dump_yaml, read_yaml
+from search.space.strict_yaml import dump_yaml, read_scalar, read_yaml
 
 NUMBERS = {
     "1e-4": 0.0001,
@@ -165,6 +165,12 @@ def test_a_billion_laughs_are_refused_at_the_first(write_yaml):
     assert refusal(path) == f"{path}:1: anchors are not supported; write the value out"
 
 
+def test_a_number_of_more_digits_than_python_reads_is_refused(write_yaml):
+    path = write_yaml(f"key: {'9' * 5000}")
+
+    assert refusal(path).startswith(f"{path}: Exceeds the limit (4300 digits)")
+
+
 @pytest.mark.parametrize("text", ["[" * 10_000, "{a: " * 10_000, "- " * 10_000])
 def test_deep_nesting_is_refused(write_yaml, text):
     path = write_yaml(text)
@@ -212,6 +218,10 @@ def test_other_readers_read_a_dumped_word_as_a_word(word):
     assert yaml.safe_load(text) == {"key": word}
 
 
+def test_only_words_that_need_them_get_quotes():
+    assert dump_yaml({"model": "wafer_cnn", "name": "1e4"}) == "model: wafer_cnn\nname: '1e4'\n"
+
+
 def test_a_value_that_stands_twice_is_written_twice(write_yaml):
     shared = {"b": [1, 2]}
 
@@ -229,6 +239,30 @@ def test_keys_keep_their_order(write_yaml):
 def test_what_is_not_plain_is_not_dumped():
     with pytest.raises(yaml.representer.RepresenterError):
         dump_yaml({"when": object()})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("8", 8),
+        ("true", True),
+        ("off", "off"),
+        ("wafer_cnn", "wafer_cnn"),
+        ("'8'", "8"),
+        ("", None),
+        ("~", None),
+        ("[1]", None),
+        ("{a: 1}", None),
+        ("a: b: c", None),
+        ("[1", None),
+        ("&x 1", None),
+    ],
+)
+def test_a_single_value_is_read_as_in_a_file(text, value):
+    found = read_scalar(text)
+
+    assert (type(found), found) == (type(value), value)
 
 
 def test_no_date_ever_comes_out(write_yaml):

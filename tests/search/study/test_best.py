@@ -75,7 +75,7 @@ def test_comments_say_where_it_comes_from_and_what_it_scored(study):
     comment = study.folder.best.read_text("utf-8").partition("\nformat:")[0]
 
     assert all(line.startswith("# ") for line in comment.splitlines())
-    assert "best of study a-study on SYNTHETIC wafers: 6 trials ran to their end, 0 were stopped" in comment
+    assert "best of study a-study on SYNTHETIC wafers: 6 ran to their end, 0 were stopped" in comment
     assert f"Trial {record.number} after 4 nominal epochs of 256 wafers" in comment
     assert f"balanced_macro_f1 {record.value:.4f}" in comment
     assert all(f"\n#   {name} " in comment for name in study.classes)

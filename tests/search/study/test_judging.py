@@ -181,7 +181,7 @@ def test_best_yaml_holds_the_confirmed_configuration_with_its_numbers(searched, 
     assert searched.best.number == 0
     assert record.number == load_best(searched.folder.best).trial == found.chosen == 1
     assert all(f"# {line}" in text for line in sentences(found))
-    assert all(describe_candidate(row) in text for row in found.candidates)
+    assert all(describe_candidate(row, is_alone=found.is_alone) in text for row in found.candidates)
 
 
 def test_a_search_that_has_found_something_better_since_is_not_confirmed_any_more(searched, judge, dataset):

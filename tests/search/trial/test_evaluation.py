@@ -55,6 +55,14 @@ def test_the_scores_are_those_of_the_confusion_matrix(model, maps):
     assert judgement.scores.support[-1] == 0
 
 
+def test_the_mean_of_equal_losses_is_exactly_their_loss():
+    labels = torch.zeros(10_000, dtype=torch.int64)
+
+    judgement = judge_logits(torch.zeros(10_000, 2), labels, n_classes=2)
+
+    assert judgement.loss == cross_entropy(torch.zeros(1, 2), labels[:1]).item()  # summed in float32 it is not
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000, 1100])
 def test_batches_of_any_size_are_judged_as_the_whole_is(model, maps, size):
     few = maps.select(torch.arange(20 * size if size < 10 else 1100))
@@ -138,6 +146,12 @@ def test_products_are_computed_in_the_dtype_that_was_chosen(dtype):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
 
     assert product.dtype is dtype
+
+
+def test_predicting_keeps_nothing_for_gradients(model, maps):
+    logits_NK, _ = predict_batches(model, plain_batches(maps), dtype=torch.float32)
+
+    assert not logits_NK.requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
