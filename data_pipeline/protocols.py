@@ -138,7 +138,7 @@ def split_by_time(wafers: WaferSet, *, val: float, test: float, seed: int) -> Sp
     if n_lots < len(PARTS):
         raise DataError(f"{wafers.source}: a split by time needs at least {len(PARTS)} lots; got {n_lots}")
     until = np.cumsum(np.bincount(rank)) / len(labelled)  # share of the wafers up to and with each lot
-    first_val = int(np.clip(np.abs(until - (1 - val - test)).argmin() + 1, 1, n_lots - 2))
+    first_val = int(min(np.abs(until - (1 - val - test)).argmin() + 1, n_lots - 2))
     first_test = int(np.clip(np.abs(until - (1 - test)).argmin() + 1, first_val + 1, n_lots - 1))
     train, held_out, tested = (labelled[np.digitize(rank, (first_val, first_test)) == i] for i in range(len(PARTS)))
     is_old_val = np.isin(wafers.content[held_out], wafers.content[train])
@@ -331,6 +331,7 @@ def _cut_classes(members: list[Indices], *, val: float, test: float) -> list[Ind
     for rows in members:
         least = 1 if len(rows) >= len(PARTS) else 0
         n_val, n_test = (max(least, round(share * len(rows))) for share in (val, test))
+        n_val = min(n_val, len(rows) - 2 * least)
         n_test = min(n_test, len(rows) - n_val - least)
         cuts = (len(rows) - n_val - n_test, len(rows) - n_test)
         for piece, part in zip(pieces, np.split(rows, cuts), strict=True):

@@ -22,7 +22,7 @@ from search.study.records import StudyFolder
 # Where versions differ, a trial would not give the same wherever it runs, or its checkpoint could not be read.
 _SAME = ("torch", "torchvision", "ray", "numpy")
 _NEEDED = ("pydantic", "pyarrow", "fsspec")
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0  # the first process on a busy node takes its time to import torch
 _MOST_CLOCK_S = 300.0  # stores refuse what is signed further away than 15 minutes
 _LEAST_DISK = 2**30
 

@@ -365,7 +365,7 @@ def _kind(value: object) -> str:
 
 
 def _kinds(node: Node) -> set[str]:
-    return {"a number"} if isinstance(node, Range) else {_kind(value) for value in values_of(node)}
+    return {_kind(value) for value in values_of(node)}
 
 
 def _can_be(node: Node, value: Scalar) -> bool:

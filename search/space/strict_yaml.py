@@ -98,7 +98,7 @@ def read_scalar(text: str) -> Scalar | None:
         value = yaml.load(text, Loader=_Loader)  # a SafeLoader of ours
     except (yaml.YAMLError, ValueError, RecursionError):  # a number of 5,000 digits, or brackets without end
         return None
-    return value if isinstance(value, bool | int | float | str) else None
+    return value if isinstance(value, int | float | str) else None
 
 
 def _to_value(loader: _Loader, node: yaml.Node, path: KeyPath, lines: Lines) -> Any:

@@ -52,7 +52,7 @@ def score_confusion(confusion: NDArray[Any]) -> Scores:
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.sum() <= 0:
         raise ValueError(f"a confusion matrix must be square and not empty; got shape {counts.shape}")
     hits, actual, called = np.diag(counts), counts.sum(1), counts.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         recall = hits / actual
         precision = np.where(called > 0, hits / called, 0.0)
         f1 = np.where(actual > 0, 2 * hits / (actual + called), np.nan)
@@ -86,7 +86,7 @@ def balanced_f1(confusion: NDArray[Any]) -> NDArray[np.float64]:
         array([0.9474, 0.9524])
     """
     counts = np.asarray(confusion, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         rates = counts / counts.sum(1, keepdims=True)
     result: NDArray[np.float64] = 2 * np.diag(rates) / (1 + np.nansum(rates, axis=0))
     return result

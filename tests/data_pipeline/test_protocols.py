@@ -262,6 +262,14 @@ def test_a_class_of_three_wafers_or_more_gets_one_into_each_part(n_arcs, n_of_pa
     assert [int((wafers.labels[part] == 0).sum()) for part in parts_of(splits)] == n_of_parts
 
 
+def test_a_large_validation_part_leaves_a_rare_class_its_test_wafer():
+    wafers = wafers_of(lots=[0] * 30, labels=["arc"] * 3 + ["ring"] * 27)
+
+    splits = split_randomly(wafers, val=0.5, test=0.3, seed=0)
+
+    assert [int((wafers.labels[part] == 0).sum()) for part in parts_of(splits)] == [1, 1, 1]
+
+
 def test_the_decks_pool_is_balanced_before_it_is_divided(synthetic):
     splits = split_like_deck(synthetic, **SHARES)
 

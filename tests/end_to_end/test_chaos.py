@@ -36,14 +36,14 @@ class Folder:
         self.path = path
         self.study = path / "results" / "tiny-synthetic"
         self.started = []
+        self.environment = os.environ | {"WAFER_TEST": str(path)}
         (path / "tiny.yaml").write_text(SPACE, "utf-8")
 
     def start(self):
         command = [sys.executable, "-m", "search.run", "--space", "tiny.yaml", "--no-dashboard"]
         log = self.path / f"log-{len(self.started)}"
-        environment = os.environ | {"WAFER_TEST": str(self.path)}
         with log.open("w") as file:
-            process = subprocess.Popen(command, cwd=self.path, stdout=file, stderr=file, env=environment)
+            process = subprocess.Popen(command, cwd=self.path, stdout=file, stderr=file, env=self.environment)
         process.log = log
         self.started.append(process)
         return process
@@ -219,6 +219,7 @@ def test_what_cannot_be_written_ends_the_search_and_it_says_what_to_mend(folder)
     assert "Traceback" not in said
 
     (folder.study / "checkpoints").unlink()
+    folder.environment.pop("COVERAGE_PROCESS_CONFIG", None)  # its file could not be written either
     process = folder.start_and_wait()
     full = (folder.study / "trials.jsonl").stat().st_size + 300  # within a line
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, full))
