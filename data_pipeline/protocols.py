@@ -138,7 +138,7 @@ def split_by_time(wafers: WaferSet, *, val: float, test: float, seed: int) -> Sp
     if n_lots < len(PARTS):
         raise DataError(f"{wafers.source}: a split by time needs at least {len(PARTS)} lots; got {n_lots}")
     until = np.cumsum(np.bincount(rank)) / len(labelled)  # share of the wafers up to and with each lot
-    first_val = int(min(np.abs(until - (1 - val - test)).argmin() + 1, n_lots - 2))
+    first_val = min(int(np.abs(until - (1 - val - test)).argmin()) + 1, n_lots - 2)
     first_test = int(np.clip(np.abs(until - (1 - test)).argmin() + 1, first_val + 1, n_lots - 1))
     train, held_out, tested = (labelled[np.digitize(rank, (first_val, first_test)) == i] for i in range(len(PARTS)))
     is_old_val = np.isin(wafers.content[held_out], wafers.content[train])
