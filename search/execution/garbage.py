@@ -1,6 +1,6 @@
 """Looking for garbage without keeping the slots waiting."""
 
-import gc
+from search.trial.memory import set_survivors_aside
 
 _EVERY = 100  # suggestions
 
@@ -18,6 +18,5 @@ class Tidying:
     def before_suggestion(self) -> None:
         """Look through what has come up since the last time, and set aside what stays."""
         if self._n % _EVERY == 0:
-            gc.collect()
-            gc.freeze()
+            set_survivors_aside()
         self._n += 1

@@ -67,6 +67,17 @@ def test_other_errors_are_no_lack_of_memory(error):
     assert not is_out_of_memory(error)
 
 
+@pytest.mark.slow
+def test_nothing_is_set_aside_any_more_when_the_process_ends():
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count()))\n"
+    code += "from search.trial.memory import set_survivors_aside\n"
+    code += "set_survivors_aside(); set_survivors_aside(); print(gc.get_freeze_count() > 0)"
+
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert done.stdout.split() == ["True", "0"]
+
+
 def test_the_reason_says_batch_size_expectation_and_peak_in_one_line():
     error = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB.")
 
