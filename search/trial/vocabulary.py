@@ -98,5 +98,5 @@ def describe_type(like: Scalar) -> str:
 def nearest(word: str, known: Mapping[str, Any] | list[str]) -> str:
     """Say what the user may have meant, and what there is."""
     close = get_close_matches(word, list(known), n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"{meant}(known: {', '.join(sorted(known))})"
+    listed = f"known: {', '.join(sorted(known))}"
+    return f"did you mean {close[0]!r}? ({listed})" if close else listed

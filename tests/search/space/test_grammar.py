@@ -21,7 +21,7 @@ BAD_SPACES = [
     ("5", "space: must hold at least one parameter; known: sampling, "),
     ("[lr]", "space: must hold at least one parameter; known: sampling, "),
     ("{epoch: 4}", "space.epoch: unknown key; did you mean 'epochs'? (known: augment, batch_size, decide_for, "),
-    ("{dropout: 0.1}", "space.dropout: unknown key; (known: augment, "),
+    ("{dropout: 0.1}", "space.dropout: unknown key; known: augment, "),
     ("{model.wafer_cnn.lr: 1e-3}", "space.model.wafer_cnn.lr: put it under `choose`"),
     # constants
     ("{epochs: null}", "space.epochs: must be a number or a word; got None"),
@@ -36,14 +36,14 @@ BAD_SPACES = [
     ("{seed: 2147483648}", "space.seed: must be a whole number in [0, 2147483648); got 2147483648"),
     ("{precision: fp16}", "space.precision: must be one of auto, fp32, bf16; got 'fp16'"),
     ("{model: wafer_cn}", f"space.model: unknown model 'wafer_cn'; did you mean 'wafer_cnn'? {KNOWN_MODELS}"),
-    ("{sampling: 3}", "space.sampling: unknown sampling 3; (known: balanced, effective_number, "),
+    ("{sampling: 3}", "space.sampling: unknown sampling 3; known: balanced, effective_number, "),
     # choices
     ("{epochs: []}", "space.epochs: must list at least one value"),
     ("{epochs: [4, 8, 4]}", "space.epochs: lists a value twice; got [4, 8, 4]"),
     ("{lr: [1, 1.0]}", "space.lr: lists a value twice; got [1, 1.0]"),
     ("{epochs: [4, [2, 4]]}", "space.epochs.1: must be a number or a word; got [2, 4]"),
     ("{epochs: [4, 0]}", "space.epochs.1: must be a whole number in [1, 10000]; got 0"),
-    ("{augment: [none, mirror]}", "space.augment.1: unknown augment 'mirror'; (known: deck, none, "),
+    ("{augment: [none, mirror]}", "space.augment.1: unknown augment 'mirror'; known: deck, none, "),
     # ranges
     ("{lr: {}}", "space.lr: a range needs low as a number; got None"),
     ("{lr: {low: 1e-3}}", "space.lr: a range needs high as a number; got None"),
@@ -80,7 +80,7 @@ BAD_SPACES = [
     ("{model: {choose: {resnet_18: {}}}}", "space.model.choose.resnet_18: unknown model; did you mean 'resnet18'? ("),
     ("{model: {choose: {resnet18: {}}, lr: 1e-3}}", "space.model: nothing may stand beside `choose`; got lr"),
     (f"{{{CNN % 'widht: 8'}}}", f"{IN_CNN}widht: unknown option; did you mean 'width'? (known: batch_size, "),
-    (f"{{{CNN % 'choose: {resnet18: {}}'}}}", f"{IN_CNN}choose: unknown option; (known: "),
+    (f"{{{CNN % 'choose: {resnet18: {}}'}}}", f"{IN_CNN}choose: unknown option; known: "),
     (f"{{{CNN % 'lr: 11'}}}", f"{IN_CNN}lr: must be a number in (0, 10]; got 11"),
     # options, tried on the real factories: constants, both ends of ranges, every choice
     (f"{{{CNN % 'width: 2'}}}", "space.model.choose.wafer_cnn: width must be a whole number in [4, 256]; got 2"),

@@ -165,14 +165,14 @@ def test_what_a_hand_may_change_is_read(edit):
         ([("epochs: 4", "epochs: 0")], ["params: epochs: must be a whole number in [1, 10000]; got 0"]),
         ([("epochs: 4", "epoch: 4")], ["params: epoch: unknown key; did you mean 'epochs'? (known: "]),
         ([("epochs: 4", "epochs: [4]")], ["params: epochs: must be a whole number in [1, 10000]; got [4]"]),
-        ([("sampling: imbalanced", "sampling: [a]")], ["params: sampling: unknown sampling ['a']; (known: balanced, "]),
+        ([("sampling: imbalanced", "sampling: [a]")], ["params: sampling: unknown sampling ['a']; known: balanced, "]),
         (
             [("epochs: 4", "epochs: 0"), ("precision: auto", "precision: fp8"), (": imbalanced", ": some")],
             [
                 "epochs: must be a whole number in [1, 10000]; got 0",
                 "precision: must be one of auto, fp32, bf16; got 'fp8'",
-                "sampling: unknown sampling 'some'; (known: balanced, effective_number, imbalanced, per_class, power, "
-                "progressive)",
+                "sampling: unknown sampling 'some'; known: balanced, effective_number, imbalanced, per_class, power, "
+                "progressive",
             ],
         ),
     ],

@@ -231,7 +231,7 @@ def test_a_bad_value_of_a_field_is_refused_with_its_rule_wherever_it_stands(plac
     [
         ("lrr", f"lrr: unknown key; did you mean 'lr'? (known: {KNOWN_KEYS})"),
         ("batchsize", f"batchsize: unknown key; did you mean 'batch_size'? (known: {KNOWN_KEYS})"),
-        ("colour", f"colour: unknown key; (known: {KNOWN_KEYS})"),
+        ("colour", f"colour: unknown key; known: {KNOWN_KEYS}"),
         (
             "model.wafer_cnn.widht",
             "model.wafer_cnn.widht: unknown option; did you mean 'width'? (known: batch_size, decide_for, depth, "
@@ -266,12 +266,12 @@ def test_an_unknown_key_is_refused_with_the_nearest(key, message):
     [
         ("model", "efficientnet_bo", "unknown model 'efficientnet_bo'; did you mean 'efficientnet_b0'? (known: "),
         ("sampling", "ballanced", "unknown sampling 'ballanced'; did you mean 'balanced'? (known: "),
-        ("augment", "rotate", "unknown augment 'rotate'; (known: "),
+        ("augment", "rotate", "unknown augment 'rotate'; known: "),
         ("mixing", "mix_up", "unknown mixing 'mix_up'; did you mean 'mixup'? (known: cutmix, mixup, none)"),
-        ("loss", "hinge", "unknown loss 'hinge'; (known: class_balanced, cross_entropy, focal, logit_adjusted)"),
-        ("optimizer", 3, "unknown optimizer 3; (known: adam, adamw, sgd)"),
-        ("schedule", True, "unknown schedule True; (known: constant, cosine, one_cycle, warmup_stable_decay)"),
-        ("optimizer", None, "unknown optimizer None; (known: adam, adamw, sgd)"),
+        ("loss", "hinge", "unknown loss 'hinge'; known: class_balanced, cross_entropy, focal, logit_adjusted"),
+        ("optimizer", 3, "unknown optimizer 3; known: adam, adamw, sgd"),
+        ("schedule", True, "unknown schedule True; known: constant, cosine, one_cycle, warmup_stable_decay"),
+        ("optimizer", None, "unknown optimizer None; known: adam, adamw, sgd"),
         ("optimizer", ["sgd"], "unknown optimizer ['sgd']; "),
     ],
 )
@@ -392,7 +392,7 @@ def test_all_problems_are_reported_at_once():
         "  epochs: must be a whole number in [1, 10000]; got 0",
         f"  lrr: unknown key; did you mean 'lr'? (known: {KNOWN_KEYS})",
         "  augment: unknown augment 'rotate'; "
-        "(known: deck, none, symmetries, symmetries_affine, symmetries_noise, symmetries_shift)",
+        "known: deck, none, symmetries, symmetries_affine, symmetries_noise, symmetries_shift",
         "  model.wafer_cnn.width: set, but model is 'resnet18'",
         "  sampling.power: alpha must be in [0, 1]; got 2.0",
         "  loss.cross_entropy: label_smoothing must be in [0, 0.5]; got 0.9",

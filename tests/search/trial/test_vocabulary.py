@@ -201,4 +201,4 @@ def test_the_nearest_name_is_suggested_beside_all_that_there_are():
 
 
 def test_nothing_is_suggested_where_nothing_is_near():
-    assert nearest("transformer", {"wafer_cnn": 1, "resnet18": 2}) == "(known: resnet18, wafer_cnn)"
+    assert nearest("transformer", {"wafer_cnn": 1, "resnet18": 2}) == "known: resnet18, wafer_cnn"
