@@ -1,6 +1,7 @@
 """A lane: one long-lived Ray and one warm Python, through which runs go one after the other."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -89,6 +90,7 @@ class Lane:
             "OPENBLAS_NUM_THREADS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
             "COLUMNS": "200",
             "WARM_SOCKET": str(self._socket),
