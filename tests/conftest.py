@@ -49,6 +49,11 @@ class S3Server:
             assert time.monotonic() < end
             time.sleep(0.1)
 
+    def be_found(self, monkeypatch):
+        """Let this process reach the server, too."""
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+
     def make_bucket(self):
         """Return the address of an empty bucket."""
         from pyarrow import fs
@@ -88,8 +93,7 @@ def s3(start_s3, monkeypatch):
     from search.study import places
 
     server = start_s3()
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
+    server.be_found(monkeypatch)
     places._open_root.cache_clear()
     yield server.make_bucket()
     places._open_root.cache_clear()

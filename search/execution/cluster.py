@@ -73,8 +73,9 @@ def start_ray(
                 logging_level=logging.ERROR,
             )
     except (OSError, ValueError, RuntimeError) as error:
-        where = f"--address {address}: no Ray cluster there" if address else "Ray cannot be started here"
-        raise ConfigError(f"{where} ({first_line(error)})") from None
+        if address:
+            raise _no_cluster_at(address, error) from None
+        raise ConfigError(f"Ray cannot be started here ({first_line(error)})") from None
     except SystemExit:  # Ray's own handler of SIGTERM, from its first moment on
         raise KeyboardInterrupt from None
     finally:
@@ -143,7 +144,11 @@ def check_reachable(address: str) -> None:
         if address != "auto":
             socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--address {address}: no Ray cluster there ({first_line(error)})") from None
+        raise _no_cluster_at(address, error) from None
+
+
+def _no_cluster_at(address: str, error: Exception) -> ConfigError:
+    return ConfigError(f"--address {address}: no Ray cluster there ({first_line(error)})")
 
 
 def _say_first_line(data: dict[str, Any], *_: object, **__: object) -> None:

@@ -126,17 +126,21 @@ def confirm_study(
         if not candidates:
             floors = " and meets the constraints" if config.floors else ""
             raise ConfigError(f"{folder.path}: no trial ran to its end{floors}, so there is nothing to confirm")
-        divisions = divide(dataset, n_folds=wanted.folds)
         runs = _put_behind(earlier, configure(config, plan_runs(candidates, wanted), study.records))
+        # Earlier calls may have asked for another number of folds.
+        n_folds = {wanted.folds, *(fold_of(int(run["seed"]))[1] for run in runs.first)}
+        divided = {n: divide(dataset, n_folds=n) for n in sorted(n_folds)}
         with Study(sub, runs, classes=dataset.wafers.classes, only_first=True, forget=forget) as confirmation:
             say(chat, _tell_plan(candidates, wanted, confirmation))
-            is_over = confirmation.is_over or _run(confirmation, dataset, request, chat, console, interrupts, cluster)
+            is_over = confirmation.is_over or _run(
+                confirmation, dataset, divided, request, chat, console, interrupts, cluster
+            )
             if not is_over:
                 done = f"{confirmation.count(COMPLETE)} of {len(confirmation.config.first)} trainings are finished"
                 say(console, f"interrupted: {done}; the same command goes on from here")
                 return INTERRUPTED
             _bring_predictions(confirmation)
-            found = conclude(config, candidates, confirmation.records, sub, dataset, divisions)
+            found = conclude(config, candidates, confirmation.records, sub, dataset, divided[wanted.folds])
         if found:
             _show_hardest(study, found, confirmation, dataset)
         return _tell(study, found, data, console, chat)
@@ -163,6 +167,7 @@ def _tell_plan(candidates: Sequence[TrialRecord], wanted: ConfirmConfig, confirm
 def _run(
     confirmation: Study,
     dataset: Dataset,
+    divided: Mapping[int, Sequence[Division]],
     request: ConfirmRequest,
     chat: Console,
     console: Console,
@@ -173,7 +178,7 @@ def _run(
     config, folder = confirmation.config, confirmation.folder
     data = describe_data(dataset)
     arrays = trial_data(dataset, config.data)
-    divisions = _divisions_of(config.first, dataset)
+    folds = [(fold, n_folds) for n_folds, divisions in divided.items() for fold in range(1, len(divisions))]
     if cluster is None:
         cluster = open_cluster(confirmation, arrays, chat, address=request.address, dashboard=request.dashboard)
     text = dump_yaml(config.to_tree())
@@ -188,18 +193,11 @@ def _run(
             cluster,
             on_event=observers.on_event,
             interrupts=interrupts,
-            divisions=[(division.train_rows, division.val_rows) for division in divisions.values()],
-            brief=partial(_brief, folder, list(divisions)),
+            divisions=[(divided[n][fold].train_rows, divided[n][fold].val_rows) for fold, n in folds],
+            brief=partial(_brief, folder, folds),
         )
     record_end(folder, is_exhausted=confirmation.is_exhausted)
     return is_over
-
-
-def _divisions_of(runs: Sequence[Config], dataset: Dataset) -> dict[tuple[int, int], Division]:
-    """Return the division of each fold that runs are to train on; earlier calls may have asked for other folds."""
-    folds = sorted({fold_of(int(run["seed"])) for run in runs} - {(0, 0)})
-    divided = {n_folds: divide(dataset, n_folds=n_folds) for _, n_folds in folds}
-    return {(fold, n_folds): divided[n_folds][fold] for fold, n_folds in folds}
 
 
 def _brief(folder: StudyFolder, folds: Sequence[tuple[int, int]], record: TrialRecord) -> dict[str, object]:

@@ -13,13 +13,7 @@ from data_pipeline.encode import encode_maps
 from data_pipeline.wafer_set import WaferSet
 from search.errors import DONE, ConfigError
 from search.final.model_file import TrainedModel
-from search.final.outcome import (
-    draw_pictures,
-    origin_of,
-    predict_logits,
-    show_scored,
-    to_predictions,
-)
+from search.final.outcome import draw_pictures, origin_of, predict_logits, show_scored, to_predictions
 from search.final.scoring import score_logits, scored_to_row
 from search.study.marks import marks_of
 from search.study.predictions import write_predictions

@@ -12,13 +12,7 @@ from data_pipeline.wafer_files import load_wafers
 from search.errors import DONE, ConfigError
 from search.final.external_test import score_external
 from search.final.model_file import TrainedModel, load_model
-from search.final.outcome import (
-    draw_pictures,
-    origin_of,
-    predict_logits,
-    show_scored,
-    to_predictions,
-)
+from search.final.outcome import draw_pictures, origin_of, predict_logits, show_scored, to_predictions
 from search.final.scoring import score_logits, scored_to_row, tell_other_shares
 from search.study.best import Best, load_best
 from search.study.data import check_same_data, describe, open_data

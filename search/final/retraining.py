@@ -210,7 +210,7 @@ def _finish(
         title = f"{what} ({', '.join([*marks, '%'])})"
         console.print(score_table(judgement.scores, wafers.classes, title=title))
     say(console, _describe_rule(rule, wafers.classes))
-    if read and rule.shifts:
+    if read:
         means = f"macro-F1 {100 * read.scores.macro_f1:.2f}, balanced {100 * read.scores.balanced_macro_f1:.2f}"
         say(console, f"with these thresholds, on the wafers they were fitted on: {means}; the test shows what is left")
     for name in ("model.pt", "metrics.json", "curves.png"):
@@ -231,7 +231,7 @@ def _read_logits(
     """Fit the rule on wafers that no member was trained on: validation, or what models of other folds predicted.
 
     Returns:
-        The rule; and where there is validation, how the model does there, without the rule and with it.
+        The rule; where there is validation, how the model does there; and, with class thresholds, how it does by them.
     """
     classes, wafers = dataset.wafers.classes, dataset.wafers
     fit = partial(fit_rule, classes=classes, shares=class_shares(model), statistic=objective.statistic(classes))
@@ -240,8 +240,11 @@ def _read_logits(
         logits, labels = (part.cpu() for part in predict_batches(model, plain_batches(data.val), dtype=dtype))
         groups = wafers.lots[dataset.splits.val]
         rule = fit(logits, labels, groups=groups, fitted_on="validation wafers")
-        n, called = len(classes), rule.call(rule.probabilities(logits))
-        return rule, judge_logits(logits, labels, n_classes=n), judge_calls(logits, called, labels, n_classes=n)
+        without = judge_logits(logits, labels, n_classes=len(classes))
+        if not rule.shifts:
+            return rule, without, None
+        called = rule.call(rule.probabilities(logits))
+        return rule, without, judge_calls(logits, called, labels, n_classes=len(classes))
     if request.teacher:
         why = "the models of other folds had no teacher, so they say nothing of this one"
         return DecisionRule(fitted_on=why), None, None

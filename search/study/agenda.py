@@ -1,7 +1,7 @@
 """What is tried next: interrupted trials, then those that broke, the first points, and what the sampler proposes."""
 
 from collections import deque
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 
 from search.space.space import Config
 from search.study.proposer import Proposal, Proposer
@@ -24,12 +24,11 @@ class Agenda:
     def __init__(
         self,
         proposer: Proposer,
-        records: Iterable[TrialRecord],
+        records: Collection[TrialRecord],
         *,
         first: Iterable[tuple[int | str, Config]],
         untold: Container[int],
     ) -> None:
-        records = list(records)
         self._proposer = proposer
         self._tried = {record.origin.get("first") for record in records}
         self._first: deque[tuple[int | str, Config]] = deque()

@@ -190,8 +190,8 @@ def describe_candidate(row: Candidate, *, is_alone: bool) -> str:
         if not math.isnan(row.fold_value)
         else ""
     )
-    behind = f", {with_bounds(row.behind, row.behind_low, row.behind_high)} behind the best, p {row.p_value:.3f}"
-    behind = "" if is_alone else behind
+    bounds = with_bounds(row.behind, row.behind_low, row.behind_high)
+    behind = "" if is_alone else f", {bounds} behind the best, p {row.p_value:.3f}"
     return f"trial {row.trial}: search {100 * row.search_value:.2f}, {', '.join(filter(None, [seeds, folds]))}{behind}"
 
 

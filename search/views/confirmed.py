@@ -36,8 +36,7 @@ def confirmed_table(found: Confirmed, *, marks: Sequence[str]) -> Table:
     names = ["trial", "search"]
     names += [count(found.n_seeds, "seed"), "spread"] if found.n_seeds else []
     names += [count(found.n_folds, "fold")] if found.n_folds else []
-    has_others = len(found.candidates) > 1
-    names += ["behind", "p"] if has_others else []
+    names += ["behind", "p"] if not found.is_alone else []
     for name in (*names, "MMAC"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.candidates:
@@ -46,7 +45,7 @@ def confirmed_table(found: Confirmed, *, marks: Sequence[str]) -> Table:
             cells += [_below(row.mean, row.low, row.high), _percent(row.spread)]
         if found.n_folds:
             cells += [_below(row.fold_value, row.fold_low, row.fold_high)]
-        if has_others:
+        if not found.is_alone:
             is_best = row is found.best
             cells += ["" if is_best else _below(row.behind, row.behind_low, row.behind_high)]
             cells += ["" if is_best else f"{row.p_value:.3f}"]

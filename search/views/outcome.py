@@ -45,7 +45,8 @@ def show_outcome(study: Study, console: Console, *, marks: Sequence[str], is_ove
         say(console, "")
         marks = ", ".join([*now.about.marks, "%", "one seed"])
         console.print(score_table(best.scores, study.classes, title=f"trial {best.number} on validation ({marks})"))
-        higher = higher_words(study.records.values(), best, on=_what_goes_on(study, is_over=is_over))
+        is_judged = is_over and study.is_judged
+        higher = higher_words(study.records.values(), best, is_judged=is_judged, is_out_of_time=is_over)
         if higher:
             say(console, higher)
     say(console, "")
@@ -80,13 +81,6 @@ def _directions(study: Study, best: TrialRecord | None, *, is_over: bool, note: 
         yield "search longer", "the time is used up; a larger --time goes on from here"
     else:
         yield "search longer", f"the same command with --trials {2 * study.config.search.trials} goes on from here"
-
-
-def _what_goes_on(study: Study, *, is_over: bool) -> str:
-    """Name what takes unfinished trials on."""
-    if not is_over:
-        return "the same command"
-    return "a larger --trials" if study.is_judged else "a larger --time"
 
 
 def _why_no_best(study: Study) -> str:

@@ -155,13 +155,14 @@ def report_words(about: About, trial: TrialNow, *, is_whole: bool = False) -> st
     return f"{words}, {metric_words(about.metric)} {score(trial.value, digits=4)}{speed}{place}"
 
 
-def higher_words(records: Iterable[TrialRecord], best: TrialRecord, *, on: str) -> str:
+def higher_words(records: Iterable[TrialRecord], best: TrialRecord, *, is_judged: bool, is_out_of_time: bool) -> str:
     """Say which trial stood higher than the best when it was left unfinished; "" if none did.
 
     Args:
         records: All trials.
         best: Of those that ran to their end.
-        on: What goes on with it.
+        is_judged: Whether as many trials are judged as were asked for.
+        is_out_of_time: Whether the time is used up.
     """
     higher = [record for record in records if record.status == RUNNING and record.standing > best.standing]
     if not higher:
@@ -169,6 +170,7 @@ def higher_words(records: Iterable[TrialRecord], best: TrialRecord, *, on: str) 
     trial = max(higher, key=lambda record: record.standing)
     epochs = f"{len(trial.reports)} of {count(trial.epochs, 'epoch')}"
     stood = f"trial {trial.number}, not finished, stood at {100 * trial.value:.2f} after {epochs}"
+    on = "a larger --trials" if is_judged else "a larger --time" if is_out_of_time else "the same command"
     return f"{stood}; {on} goes on with it"
 
 

@@ -20,7 +20,7 @@ def write_confirmed(facts: Facts, album: Album) -> Html:
     header = ["trial", "search, once"]
     header += [f"mean of {count(found.n_seeds, 'seed')}", "spread"] if found.n_seeds else []
     header += [count(found.n_folds, "fold")] if found.n_folds else []
-    header += ["behind the best", "p"] if len(found.candidates) > 1 else []
+    header += ["behind the best", "p"] if not found.is_alone else []
     header += ["MMAC per wafer"]
     configurations = [
         join(tag("b", f"Trial {row.trial}"), f": {configuration(facts.records[row.trial].config, facts.space)}")
@@ -67,7 +67,7 @@ def _row(found: Confirmed, row: Candidate) -> list[Html | str]:
     if found.n_folds:
         cells += [f"{percent(row.fold_value)} ({span(Interval(row.fold_low, row.fold_value, row.fold_high))})"]
     if row is found.best:
-        cells += [NOTHING, NOTHING] if len(found.candidates) > 1 else []
+        cells += [NOTHING, NOTHING] if not found.is_alone else []
     else:
         cells += [f"{points(-row.behind)} ({points(-row.behind_high)} to {points(-row.behind_low)})"]
         cells += [f"{row.p_value:.3f}"]

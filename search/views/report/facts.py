@@ -128,7 +128,7 @@ class Facts:
         """Trials that count towards those asked for."""
         return sum(record.status in (COMPLETE, STOPPED, INFEASIBLE) for record in self.trials)
 
-    @property
+    @cached_property
     def unfinished(self) -> str:
         """What became of trials that have not ended: they train, or the search has left them."""
         is_over = "ended" in self.attempts[-1] or not read_lock(self.folder.path)[0]

@@ -30,12 +30,11 @@ def write_belief(facts: Facts, leader: TrialRecord) -> Html:
         f"{percent(leader.value)} % {picked}. The intervals come from drawing those wafers anew; they hold "
         "neither the spread between seeds nor the optimism of picking the best."
     )
-    higher = higher_words(facts.trials, leader, on=_what_goes_on(facts))
     return tag(
         "div",
         tag("h3", "Whether to believe it"),
         paragraph(tag("b", _headline(facts)), " ", reasons),
-        paragraph(higher[:1].upper() + higher[1:] + ".") if higher else None,
+        _about_higher(facts, leader),
         paragraph(_about_test(facts)),
         class_="belief",
     )
@@ -56,11 +55,12 @@ def _about_confirmed(facts: Facts) -> str:
     return f"{basis} {rest}".strip()
 
 
-def _what_goes_on(facts: Facts) -> str:
+def _about_higher(facts: Facts, leader: TrialRecord) -> Html | None:
     limits = facts.tree["search"]
-    if facts.n_judged >= limits["trials"]:
-        return "a larger --trials"
-    return "a larger --time" if limits.get("time") and facts.elapsed >= limits["time"] else "the same command"
+    is_judged = facts.n_judged >= limits["trials"]
+    is_out_of_time = bool(limits.get("time")) and facts.elapsed >= limits["time"]
+    higher = higher_words(facts.trials, leader, is_judged=is_judged, is_out_of_time=is_out_of_time)
+    return paragraph(higher[:1].upper() + higher[1:] + ".") if higher else None
 
 
 def _headline(facts: Facts) -> str:
