@@ -44,7 +44,7 @@ def score_external(study: StudyFolder, trained: TrainedModel, wafers: WaferSet, 
     marks = marks_of({"synthetic": wafers.is_synthetic, "leaky": trained.leaky})
     say(console, _describe(wafers, labelled, is_seen, trained.classes))
     encoded = wrap_arrays(encode_maps(wafers, rows, picture=trained.picture), wafers.labels[rows])
-    logits_NK, labels = predict_logits(trained, encoded)
+    logits_NK, labels = predict_logits(trained.model, encoded, console, precision=trained.precision)
     scored = score_logits(
         logits_NK,
         labels,

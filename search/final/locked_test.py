@@ -72,7 +72,7 @@ def _score_locked_test(request: EvaluateRequest, best: Best, trained: TrainedMod
         raise ConfigError(f"{final / 'model.pt'}: was trained on other wafers than this study's; retrain it")
     say(console, describe(dataset))
     marks = marks_of(describe_data(dataset))
-    logits_NK, labels = predict_logits(trained, dataset.encode("test"))
+    logits_NK, labels = predict_logits(trained.model, dataset.encode("test"), console, precision=trained.precision)
     lots = dataset.wafers.lots[dataset.splits.test]
     scored = score_logits(
         logits_NK, labels, rule=trained.rule, classes=trained.classes, lots=lots, shares=trained.shares

@@ -1,12 +1,13 @@
 """From a final model and labelled wafers to what users see and keep: logits, predictions, pictures, the table."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_pipeline.batches import EncodedWafers, plain_batches
 from data_pipeline.wafer_set import WaferSet
@@ -16,15 +17,26 @@ from search.study.predictions import Origin, Predictions
 from search.study.records import write_atomically
 from search.study.winner import find_hardest
 from search.trial.evaluation import choose_dtype, predict_batches
+from search.trial.params import Precision
 from search.views.figures import draw_confusion, draw_escapes, draw_reliability, draw_wafers
+from search.views.progress import show_progress
 from search.views.terminal import page, say
 
 
-def predict_logits(trained: TrainedModel, wafers: EncodedWafers) -> tuple[Tensor, Tensor]:
-    """Run the model on a GPU if there is one; return logits (N, K) and labels (N,) on the CPU."""
+def predict_logits(
+    model: nn.Module, wafers: EncodedWafers, console: Console, *, precision: Precision
+) -> tuple[Tensor, Tensor]:
+    """Run a model on a GPU if there is one; return logits (N, K) and labels (N,) on the CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = choose_dtype(trained.precision, device)
-    logits_NK, labels = predict_batches(trained.model.to(device), plain_batches(wafers.to(device)), dtype=dtype)
+
+    with show_progress(console, "calling wafers") as step:
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for inputs, labels in plain_batches(wafers.to(device)):
+                yield inputs, labels
+                step(len(labels), len(wafers))
+
+        logits_NK, labels = predict_batches(model.to(device), batches(), dtype=choose_dtype(precision, device))
     return logits_NK.cpu(), labels.cpu()
 
 

@@ -1,14 +1,13 @@
 """A whole prediction: from a model and a source to a file of calls, a file of lots, and pictures if asked for."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
@@ -16,9 +15,10 @@ from data_pipeline.files import write_atomically
 from search.errors import DONE, ConfigError
 from search.final.explaining import Explained
 from search.final.model_file import load_model
-from search.final.predicting import Called, call_wafers, read_shares
+from search.final.predicting import call_wafers, read_shares
 from search.final.prediction_files import PredictionFile, Summary, check_out, lots_beside
 from search.trial.memory import keep_freed_memory
+from search.views.progress import show_progress
 from search.views.terminal import say
 
 _SHOWN_LOTS = 10
@@ -67,12 +67,14 @@ def predict(request: PredictRequest, console: Console) -> int:
         say(console, f"WARNING: {mark}")
     summary, explained = Summary(classes=trained.classes), Explained(n=request.n_explained if request.explain else 0)
     # Encoding multiplies small matrices: BLAS with a thread for each core takes up to five times the processor time.
-    with threadpool_limits(limits=1, user_api="blas"), PredictionFile(request.out) as file:
-        for called in _show_progress(call_wafers(trained, request.source, shares=shares), console):
+    one_thread = threadpool_limits(limits=1, user_api="blas")
+    with one_thread, PredictionFile(request.out) as file, show_progress(console, "calling wafers") as step:
+        for called in call_wafers(trained, request.source, shares=shares):
             file.add(called.rows)
             summary.add(called.rows)
             summary.left_out.update(called.piece.left_out)
             explained.add(called)
+            step(len(called.rows), called.piece.n_all)
         if not summary.counts:
             raise ConfigError("\n".join([f"{request.source}: no wafer can be called", *summary.lines()]))
     lots = summary.by_lot()
@@ -93,16 +95,6 @@ def _count_cores() -> int:
     """Count the cores that this process may use; only Linux tells, so that elsewhere it is all of them."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _show_progress(pieces: Iterable[Called], console: Console) -> Iterator[Called]:
-    """Count wafers on a terminal; nothing elsewhere."""
-    columns = (SpinnerColumn(), TextColumn("calling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        for called in pieces:
-            yield called
-            progress.update(task, advance=len(called.rows), total=called.piece.n_all)
 
 
 def _show_lots(rows: Iterable[Mapping[Any, Any]], n_lots: int, console: Console) -> None:

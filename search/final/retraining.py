@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from data_pipeline.batches import plain_batches
 from data_pipeline.dataset import Dataset, join_parts
 from search.errors import DONE, ConfigError
 from search.final.members import EpochRule, Folder, Member, train_member
 from search.final.model_file import TrainedModel, class_shares, load_model, save_model
+from search.final.outcome import predict_logits
 from search.final.teaching import make_teacher
 from search.space.config_file import load_study_config
 from search.space.objective import Objective
@@ -35,7 +35,7 @@ from search.study.rows import collect_rows, judgement_to_row, report_to_row
 from search.trial.calibration import fit_rule
 from search.trial.data import TrialData
 from search.trial.decision import DecisionRule
-from search.trial.evaluation import Judgement, choose_dtype, judge_calls, judge_logits, predict_batches
+from search.trial.evaluation import Judgement, judge_calls, judge_logits
 from search.trial.memory import keep_freed_memory
 from search.trial.metrics import Scores
 from search.trial.params import TrialParams, from_flat
@@ -109,7 +109,9 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     data = _choose_parts(trial_data(dataset, config), on=request.on)
     if request.teacher:
         say(console, f"asking the teacher {request.teacher} about {len(data.train):,} wafers, eight views of each")
-        teacher = make_teacher(load_model(request.teacher), dataset, on=request.on, weight=request.teacher_weight)
+        teacher = make_teacher(
+            load_model(request.teacher), dataset, on=request.on, weight=request.teacher_weight, console=console
+        )
         data = replace(data, teacher=teacher)
     data = data.to(device)
     with lock_folder(request.out):
@@ -185,7 +187,8 @@ def _finish(
 ) -> None:
     """Put the members together, fit how they are read, and write everything."""
     model = Ensemble([member.predictor for member in members]).to(data.train.labels.device).eval()
-    rule, judgement, read = _read_logits(request, params, model, data, dataset, objective)
+    say(console, "fitting how the model is read")
+    rule, judgement, read = _read_logits(request, params, model, data, dataset, objective, console)
     splits, wafers = dataset.splits, dataset.wafers
     trained = TrainedModel(
         model=model,
@@ -227,6 +230,7 @@ def _read_logits(
     data: TrialData,
     dataset: Dataset,
     objective: Objective,
+    console: Console,
 ) -> tuple[DecisionRule, Judgement | None, Judgement | None]:
     """Fit the rule on wafers that no member was trained on: validation, or what models of other folds predicted.
 
@@ -236,8 +240,7 @@ def _read_logits(
     classes, wafers = dataset.wafers.classes, dataset.wafers
     fit = partial(fit_rule, classes=classes, shares=class_shares(model), statistic=objective.statistic(classes))
     if data.val is not None:
-        dtype = choose_dtype(params.precision, data.val.labels.device)
-        logits, labels = (part.cpu() for part in predict_batches(model, plain_batches(data.val), dtype=dtype))
+        logits, labels = predict_logits(model, data.val, console, precision=params.precision)
         groups = wafers.lots[dataset.splits.val]
         rule = fit(logits, labels, groups=groups, fitted_on="validation wafers")
         without = judge_logits(logits, labels, n_classes=len(classes))

@@ -1,6 +1,7 @@
 """Distillation: a final model, averaged over all its members and views, as the teacher of a smaller one."""
 
 import torch
+from rich.console import Console
 
 from data_pipeline.batches import wrap_arrays
 from data_pipeline.dataset import Dataset
@@ -12,7 +13,7 @@ from search.trial.data import Teacher
 from search.trial.prediction import Predictor
 
 
-def make_teacher(trained: TrainedModel, dataset: Dataset, *, on: str, weight: float) -> Teacher:
+def make_teacher(trained: TrainedModel, dataset: Dataset, *, on: str, weight: float, console: Console) -> Teacher:
     """Let a model call the wafers that a student will be trained on.
 
     Args:
@@ -20,6 +21,7 @@ def make_teacher(trained: TrainedModel, dataset: Dataset, *, on: str, weight: fl
         dataset: The student's.
         on: "train" or "train+val": what the student learns from.
         weight: Of the teacher in the student's loss.
+        console: Shows how far it is.
 
     Raises:
         ConfigError: If it knows other classes, or has seen wafers that the student is judged by.
@@ -41,7 +43,8 @@ def make_teacher(trained: TrainedModel, dataset: Dataset, *, on: str, weight: fl
     for part in parts:
         rows = dataset.splits.part(part)
         maps = load_encoded(dataset.wafers, rows, picture=trained.picture, cache=dataset.cache)
-        logits.append(predict_logits(trained, wrap_arrays(maps, dataset.wafers.labels[rows]))[0])
+        wafers = wrap_arrays(maps, dataset.wafers.labels[rows])
+        logits.append(predict_logits(trained.model, wafers, console, precision=trained.precision)[0])
     shares = torch.from_numpy(trained.shares).float()
     equal = torch.cat(logits).log_softmax(1) - shares.clamp_min(1e-12).log()
     return Teacher(log_probabilities=equal.log_softmax(1), weight=weight)
