@@ -31,7 +31,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m data_pipeline.prepare",
         description="Read wafer maps in any form, check them, and write one Parquet file and a quality report.",
         epilog="Sources: LSWMD.pkl, WM811K.pkl or its zip, .npz (ours or MixedWM38's), .parquet, .csv with a row per "
-        "die, a folder of class-named folders of .png or .npy maps. See docs/data.md.",
+        "die, a folder of .png or .npy maps (labelled: in class-named folders). See docs/data.md.",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a file or a folder")
     parser.add_argument("--out", type=Path, default=PREPARED, metavar="FILE", help=f"default {PREPARED}")

@@ -1,4 +1,4 @@
-"""Read a folder of class-named folders of .png or .npy maps."""
+"""Read a folder of .png or .npy maps, in class-named folders or without labels."""
 
 import re
 import struct
@@ -28,16 +28,17 @@ _DAMAGE = (
 
 
 def read_folders(path: Path) -> RawWafers:
-    """Read maps from the folders in `path`, each named after the class of what is in it.
+    """Read maps from the folders in `path`, each named after the class of what is in it, or from `path` itself.
 
-    The folders unlabelled, unlabeled and unknown hold wafers without a label. A file called like lot12_wafer3.png
+    The folders unlabelled, unlabeled and unknown hold wafers without a label, and so does `path` where no folder in it
+    has a map; else what lies there beside the folders is left out. A file called like lot12_wafer3.png
     belongs to lot 12; every other wafer is a lot of its own. Hidden and other files are left out and counted.
 
     A .npy is a two-dimensional array of die codes. A .png is grey, or of colours that are: its levels are 0, 1, 2, or
     0, 127 or 128, 255, for no die, pass, fail. Anything else becomes ILLEGAL.
 
     Raises:
-        DataError: If there is no folder of maps, or one of the maps is damaged or larger than 2,000 x 2,000.
+        DataError: If there is no map, or one of the maps is damaged or larger than 2,000 x 2,000.
     """
     try:
         files, left_out = _list_files(path)
@@ -48,7 +49,7 @@ def read_folders(path: Path) -> RawWafers:
 
 
 def stream_folders(path: Path, *, size: int, n_cells: int) -> Iterator[tuple[RawWafers, int]]:
-    """Read such folders piece by piece, and do without the maps that cannot be read.
+    """Read such a folder piece by piece, and do without the maps that cannot be read.
 
     Args:
         path: The folder.
@@ -59,7 +60,7 @@ def stream_folders(path: Path, *, size: int, n_cells: int) -> Iterator[tuple[Raw
         Wafers with their `rows` and what is `missing`, in order, and the number of all maps.
 
     Raises:
-        DataError: If there is no folder of maps.
+        DataError: If there is no map.
     """
     try:
         files, left_out = _list_files(path)
@@ -91,16 +92,15 @@ def _gather_files(
     missing: Mapping[int, str],
 ) -> RawWafers:
     found = [files[row] for row in rows]
-    folders = [_to_text(file.parent.name) for file in found]
     return gather(
         maps,
-        labels=[None if folder.lower() in _UNLABELLED else folder for folder in folders],
-        lots=[_to_lot(file) for file in found],
+        labels=[_to_label(file, path) for file in found],
+        lots=[_to_lot(file, path) for file in found],
         source=str(path),
         left_out=dict(left_out),
         rows=rows,
         missing=missing,
-        names={row: _to_text(f"{files[row].parent.name}/{files[row].name}") for row in (*rows, *missing)},
+        names={row: _name_of(files[row], path) for row in (*rows, *missing)},
     )
 
 
@@ -112,25 +112,34 @@ def _list_files(path: Path) -> tuple[list[Path], Counter[str]]:
     entries = sorted(path.iterdir())
     folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     inside = [entry for folder in folders for entry in sorted(folder.iterdir())]
-    files = [entry for entry in inside if _is_map(entry)]
-    if not files:
+    beside = [entry for entry in entries if entry not in set(folders)]
+    labelled, loose = ([entry for entry in these if _is_map(entry)] for these in (inside, beside))
+    if not labelled and not loose:
         raise DataError(
-            f"{path}: must have a folder for each class with .png or .npy maps in it, like "
-            f"{path.name}/Center/lot12_wafer3.png; got {len(folders)} folders and no map in them"
+            f"{path}: must have .png or .npy maps in it, or a folder of them for each class, like "
+            f"{path.name}/Center/lot12_wafer3.png; got {len(folders)} folders and no map"
         )
-    loose = [entry for entry in entries if entry not in set(folders)]
-    left_out = Counter("in no class folder" if _is_map(entry) else "another kind of file" for entry in loose)
-    left_out["another kind of file"] += len(inside) - len(files)
-    return files, +left_out
+    others = len(inside) + len(beside) - len(labelled) - len(loose)
+    left_out = Counter({"another kind of file": others, "in no class folder": len(loose) if labelled else 0})
+    return labelled or loose, +left_out
 
 
 def _is_map(path: Path) -> bool:
     return not path.name.startswith(".") and path.suffix.lower() in (".png", ".npy") and path.is_file()
 
 
-def _to_lot(file: Path) -> str:
+def _to_label(file: Path, path: Path) -> str | None:
+    folder = _to_text(file.parent.name)
+    return None if file.parent == path or folder.lower() in _UNLABELLED else folder
+
+
+def _to_lot(file: Path, path: Path) -> str:
     found = _LOT.search(file.stem)
-    return f"lot {found[1]}" if found else _to_text(f"{file.parent.name}/{file.name}")
+    return f"lot {found[1]}" if found else _name_of(file, path)
+
+
+def _name_of(file: Path, path: Path) -> str:
+    return _to_text(file.relative_to(path).as_posix())
 
 
 def _to_text(name: str) -> str:

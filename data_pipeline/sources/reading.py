@@ -18,14 +18,14 @@ _READERS: dict[str, Callable[[Path], RawWafers]] = {
     ".csv.gz": read_csv,
 }
 _PICKLES = (".pkl", ".pickle", ".zip")
-_KNOWN = f"{', '.join((*_READERS, *_PICKLES))}, or a folder of class-named folders of .png or .npy maps"
+_KNOWN = f"{', '.join((*_READERS, *_PICKLES))}, or a folder of .png or .npy maps (labelled: in class-named folders)"
 
 
 def read_source(path: Path, *, progress: Callable[[int, int], None] | None = None) -> RawWafers:
     """Read wafer maps in any form that we know.
 
     Args:
-        path: A file, whose kind its suffix tells, or a folder of class-named folders.
+        path: A file, whose kind its suffix tells, or a folder of maps.
         progress: Called with the bytes read so far and all of them, where reading takes long: for pickles.
 
     Raises:

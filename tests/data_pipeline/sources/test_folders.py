@@ -147,8 +147,22 @@ def test_other_files_are_left_out_and_counted(tmp_path):
     assert found.left_out == {"another kind of file": 5, "in no class folder": 1}
 
 
-@pytest.mark.parametrize("names", [[], ["w.npy"], ["a/w.txt"], [".a/w.npy"], ["a/.w.npy"]])
-def test_a_folder_without_class_folders_is_refused(tmp_path, names):
+def test_maps_in_no_folder_at_all_have_no_label(tmp_path):
+    save_npy(tmp_path / "lot3_w2.npy", [[1]])
+    save_png(tmp_path / "w.png", [[1, 2]])
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "tester.txt").write_text("text")
+
+    found = read_folders(tmp_path)
+
+    assert maps_of(found) == [[[1]], [[1, 2]]]
+    assert found.labels == [None, None]
+    assert found.lots == ["lot 3", "w.png"]
+    assert found.left_out == {"another kind of file": 1}
+
+
+@pytest.mark.parametrize("names", [[], [".w.npy"], ["w.txt"], ["a/w.txt"], [".a/w.npy"], ["a/.w.npy"]])
+def test_a_folder_without_a_map_is_refused(tmp_path, names):
     folder = tmp_path / "maps"
     folder.mkdir()
     for name in names:
@@ -157,8 +171,8 @@ def test_a_folder_without_class_folders_is_refused(tmp_path, names):
 
     with pytest.raises(
         DataError,
-        match=r"maps: must have a folder for each class with \.png or \.npy maps in it, like "
-        r"maps/Center/lot12_wafer3\.png; got \d folders and no map in them",
+        match=r"maps: must have \.png or \.npy maps in it, or a folder of them for each class, like "
+        r"maps/Center/lot12_wafer3\.png; got \d folders and no map",
     ):
         read_folders(folder)
 

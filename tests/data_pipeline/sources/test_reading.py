@@ -14,7 +14,7 @@ from data_pipeline.sources.reading import read_source
 
 KNOWN = (
     r"\.npz, \.parquet, \.csv, \.csv\.gz, \.pkl, \.pickle, \.zip, "
-    r"or a folder of class-named folders of \.png or \.npy maps"
+    r"or a folder of \.png or \.npy maps \(labelled: in class-named folders\)"
 )
 TABLE = b"lot,wafer,x,y,bin,label\nlot 7,1,0,0,2,arc\n"
 
