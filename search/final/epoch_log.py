@@ -28,8 +28,8 @@ def epoch_line(
         f"train loss {last.train_loss:.4f} acc {100 * last.train_accuracy:5.2f} %",
     ]
     if last.val:
-        values = [value(report.val.scores) for report in reports if report.val]
-        parts[0] += " +" if values[-1] >= max(values) else " -"
+        *earlier, value_now = (value(report.val.scores) for report in reports if report.val)
+        parts[0] += " +" if all(value_now > other for other in earlier) else " -"
         scores = last.val.scores
         parts.append(
             f"val loss {last.val.loss:.4f} acc {100 * scores.accuracy:5.2f} % macro-F1 {100 * scores.macro_f1:5.2f} "

@@ -1,7 +1,7 @@
 """Training one member of a final model, so that a kill costs an epoch at most and a finished member nothing."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from search.trial.learner import Learner
 from search.trial.metrics import Scores
 from search.trial.params import TrialParams
 from search.trial.prediction import Predictor
-from search.trial.training import EpochReport, Evaluation, train_and_evaluate
+from search.trial.training import EpochReport, train_and_evaluate
 from search.views.terminal import say
 
 EpochRule = Literal["last", "best"]
@@ -148,7 +148,10 @@ def _train(
     saved = load_checkpoint(folder.checkpoint, key=key)
     earlier = [row for row in read_lines(folder.log) if row["seed"] == params.seed]
     reports = [report_from_row(row) for row in earlier][: saved[0].epoch - 1] if saved else []
-    reports += [saved[0]] if saved else []
+    if saved:
+        reports.append(saved[0])
+        if rule == "best":  # the kill may have come between the checkpoint and this
+            _keep_if_best(folder, saved[1], reports, value)
     _log(folder, params.seed, reports)
     if reports:
         say(console, f"seed {params.seed}: going on after epoch {len(reports)}")
@@ -160,26 +163,24 @@ def _train(
             evaluation = next(training)
         except StopIteration as end:
             return reports, end.value
-        if rule == "best" and _is_best(evaluation.report, reports, value):
-            network = _network_of(evaluation)
-            save_tensors({"epoch": evaluation.report.epoch, "network": network}, folder.best_epoch)
         save_checkpoint(folder.checkpoint, evaluation, classes=folder.classes, key=key)
         reports.append(evaluation.report)
+        if rule == "best":
+            _keep_if_best(folder, evaluation.state, reports, value)
         append_line(folder.log, {"seed": params.seed, **report_to_row(evaluation.report, folder.classes)})
         elapsed, timed = time.monotonic() - start, len(reports) - first
         say(console, epoch_line(reports, epochs=params.epochs, elapsed=elapsed, timed=timed, value=value))
 
 
-def _is_best(report: EpochReport, earlier: list[EpochReport], value: Callable[[Scores], float]) -> bool:
-    assert report.val is not None
-    return all(value(report.val.scores) > value(other.val.scores) for other in earlier if other.val)
-
-
-def _network_of(evaluation: Evaluation) -> Mapping[str, Any]:
-    """Return the weights that were judged: the averaged ones where there are any."""
-    average = evaluation.state.get("average")
-    network: Mapping[str, Any] = average["model"] if average else evaluation.state["model"]
-    return network
+def _keep_if_best(
+    folder: Folder, state: Mapping[str, Any], reports: Sequence[EpochReport], value: Callable[[Scores], float]
+) -> None:
+    """Keep the weights that the last report judged, the averaged ones where there are any, if it is the best so far."""
+    *earlier, last = (value(report.val.scores) for report in reports if report.val)
+    if all(last > other for other in earlier):
+        average = state.get("average")
+        network = average["model"] if average else state["model"]
+        save_tensors({"epoch": reports[-1].epoch, "network": network}, folder.best_epoch)
 
 
 def _rebuild(params: TrialParams, data: TrialData, state: Mapping[str, Any]) -> Predictor:

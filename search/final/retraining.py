@@ -297,10 +297,11 @@ def _write_numbers(
         "n_parameters": trained.n_parameters,
         "device": describe_device(device),
         "seconds": sum(report.train_seconds + report.val_seconds for report in reports),
-        "last_epoch": [report_to_row(member.reports[-1], trained.classes) for member in members],
+        "at_epoch": [report_to_row(member.reports[member.epoch - 1], trained.classes) for member in members],
         "together": judgement_to_row(judgement, trained.classes, split="val") if judgement else None,
         "rule": asdict(trained.rule),
     }
     write_json(request.out / "metrics.json", metrics)
-    title = ", ".join([f"final training on {request.on}", f"seed {members[0].seed}", *marks])
-    write_atomically(request.out / "curves.png", draw_curves(members[0].reports, title=title))
+    title = ", ".join([f"final training on {request.on}", *marks])
+    trainings = {f"seed {member.seed}": member.reports for member in members}
+    write_atomically(request.out / "curves.png", draw_curves(trainings, title=title))

@@ -1,6 +1,6 @@
 """One training: its curves, and what it confuses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,11 +15,14 @@ _SIZE = (3.4, 2.6)
 
 
 @drawn
-def draw_curves(reports: Sequence[EpochReport], *, title: str) -> Figure:
-    """Draw loss, accuracy and macro-F1 over the nominal epochs, training and validation where there is one."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    for axis, fill in zip(figure.subplots(1, 3), (_fill_loss, _fill_accuracy, _fill_f1), strict=True):
-        fill(axis, reports)
+def draw_curves(trainings: Mapping[str, Sequence[EpochReport]], *, title: str) -> Figure:
+    """Draw loss, accuracy and macro-F1 over the nominal epochs of trainings by name, a row for each."""
+    figure = Figure(figsize=(12, 0.3 + 3.3 * len(trainings)), layout="constrained")
+    rows = figure.subplots(len(trainings), 3, squeeze=False)
+    for (name, reports), axes in zip(trainings.items(), rows, strict=True):
+        for axis, fill in zip(axes, (_fill_loss, _fill_accuracy, _fill_f1), strict=True):
+            fill(axis, reports)
+        axes[0].set_title(name, loc="left")
     figure.suptitle(title)
     return figure
 

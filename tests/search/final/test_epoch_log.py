@@ -21,3 +21,11 @@ def test_an_epoch_is_marked_where_it_is_the_best_at_what_is_wanted(metric, mark)
     line = epoch_line([lazy, keen], epochs=9, elapsed=2, timed=2, value=lambda scores: getattr(scores, metric))
 
     assert line.startswith(f"epoch   2/9 {mark}  ")
+
+
+def test_of_equal_epochs_the_first_is_marked_as_it_is_the_one_that_is_kept():
+    same = [report(number, (970, 0), (29, 1)) for number in (1, 2)]
+
+    line = epoch_line(same, epochs=9, elapsed=2, timed=2, value=lambda scores: scores.accuracy)
+
+    assert line.startswith("epoch   2/9 -  ")

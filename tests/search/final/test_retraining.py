@@ -15,6 +15,7 @@ from search.final.model_file import load_model, save_model
 from search.final.retraining import TRAIN_VAL, RetrainRequest, retrain
 from search.space.config import DataConfig
 from search.space.strict_yaml import dump_yaml
+from search.study.checkpoints import save_tensors
 from search.study.confirmation import divide, predictions_path
 from search.study.data import open_data
 from search.study.records import StudyFolder, append_line, confirm_folder, write_atomically
@@ -134,7 +135,28 @@ def test_the_best_epoch_is_the_one_with_the_best_validation(train, dataset, val)
     found = judge_model(trained.model, val, n_classes=9, dtype=torch.float32)
     assert found.scores.balanced_macro_f1 == pytest.approx(max(scores))
     assert are_equal(trained, last) == (metrics["epoch"] == [4])
+    assert metrics["at_epoch"][0]["val_balanced_macro_f1"] == max(scores)
     assert f"the weights after epoch {metrics['epoch'][0]} are taken" in said
+
+
+def test_the_best_epoch_outlives_a_kill_between_the_checkpoint_and_its_weights(train, monkeypatch):
+    whole, _, out = train(epoch="best")
+    best = json.loads((out / "metrics.json").read_text("utf-8"))["epoch"]
+
+    def die(content, path):
+        if path.name == "best-epoch.pt" and [content["epoch"]] == best:
+            raise KeyboardInterrupt
+        save_tensors(content, path)
+
+    monkeypatch.setattr(members, "save_tensors", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(epoch="best", out="killed")
+    monkeypatch.undo()
+
+    again, said, _ = train(epoch="best", out="killed")
+
+    assert f"going on after epoch {best[0]}" in said
+    assert are_equal(again, whole)
 
 
 def test_on_validation_the_rule_is_fitted_and_kept(train):

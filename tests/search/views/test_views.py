@@ -84,7 +84,7 @@ def test_a_message_is_not_broken_where_there_is_no_terminal():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: draw_curves(record(0, 0.9).reports, title="with validation"),
+        lambda: draw_curves({"seed 0": record(0, 0.9).reports}, title="with validation"),
         lambda: draw_confusion(record(0, 0.9).reports[-1].val, CLASSES, title="confusion"),
         lambda: draw_course([record(0, 0.5), record(1, 0.9)], [0.3, 0.54], np.array([0.42, 0.54]), metric="macro-F1"),
         lambda: draw_all_curves([record(0, 0.5), record(1, 0.9)], metric="macro_f1", best=record(1, 0.9)),
