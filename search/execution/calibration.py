@@ -202,7 +202,7 @@ class _Rig:
         """Return samples per second, or what was lacking."""
         torch.set_num_threads(cpus)
         if self._device.type == "cuda":
-            take_gpu_share(self._device, gpus, patience_s=5)
+            take_gpu_share(gpus, patience_s=5)
         try:
             found = probe(
                 flat,

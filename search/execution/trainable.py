@@ -65,7 +65,7 @@ class WaferTrial(tune.Trainable):
         self._broken: str | None = None
         self._device = torch.device("cuda" if torch.cuda.is_available() and config["gpus"] else "cpu")
         if self._device.type == "cuda":
-            take_gpu_share(self._device, config["gpus"])
+            take_gpu_share(config["gpus"])
         elif config["gpus"] and not os.environ.get(FAKE_GPUS):
             self._broken = (
                 f"Ray lends GPU {ray.get_gpu_ids()}, but torch finds none: is it built for CUDA, with a driver?"

@@ -33,29 +33,28 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all(mallopt(parameter, value) for parameter, value in _KEEP_ALL)
 
 
-def take_gpu_share(device: torch.device, share: float, *, patience_s: float = 30.0, still_s: float = 5.0) -> int:
-    """Hold this process to its share of a GPU, and wait while others still free what was theirs.
+def take_gpu_share(share: float, *, patience_s: float = 30.0, still_s: float = 5.0) -> int:
+    """Hold this process to its share of its GPU, and wait while others still free what was theirs.
 
     A process that wants more than its share then runs out of memory itself, and not whoever shares the GPU with it.
     Memory that nobody frees, because another user holds it, is not waited for.
 
     Args:
-        device: The GPU.
-        share: Of its memory, in (0, 1]; more than one GPU counts as one.
+        share: Of the GPU's memory, in (0, 1]; more than one GPU counts as one.
         patience_s: Seconds to wait at most.
         still_s: Seconds without anything being freed, after which the wait ends.
 
     Returns:
         Bytes of the share that are still held by others.
     """
-    free, total = torch.cuda.mem_get_info(device)
+    free, total = torch.cuda.mem_get_info()
     share = min(share, 1.0)
-    torch.cuda.set_per_process_memory_fraction(max(0.0, share - _CONTEXT / total), device)
+    torch.cuda.set_per_process_memory_fraction(max(0.0, share - _CONTEXT / total))
     wanted = 0.9 * share * total - _CONTEXT
     end, still_until = time.monotonic() + patience_s, time.monotonic() + still_s
     while free < wanted and time.monotonic() < min(end, still_until):
         time.sleep(0.1)
-        before, free = free, torch.cuda.mem_get_info(device)[0]
+        before, free = free, torch.cuda.mem_get_info()[0]
         if free > before:
             still_until = time.monotonic() + still_s
     return max(0, int(wanted - free))

@@ -123,13 +123,17 @@ def test_freed_memory_that_is_kept_is_not_cleared_again_by_the_system():
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Stand in for CUDA: a GPU of 16 GiB, of which so much is free at each look."""
+    """Stand in for CUDA below torch: a GPU of 16 GiB, of which so much is free at each look."""
     limits = []
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
 
     def have(*free_gib):
         looks = iter([*free_gib[:-1], *[free_gib[-1]] * 10_000])
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(next(looks) * 2**30), 16 * 2**30))
-        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: limits.append(share))
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (int(next(looks) * 2**30), 16 * 2**30))
+        monkeypatch.setattr(
+            torch._C, "_cuda_setMemoryFraction", lambda share, device: limits.append(share), raising=False
+        )
         return limits
 
     return have
@@ -139,20 +143,20 @@ def gpu(monkeypatch):
 def test_a_trial_may_take_its_share_of_a_gpu_less_what_cuda_takes(gpu, share, limit):
     limits = gpu(16)
 
-    assert take_gpu_share(torch.device("cuda"), share) == 0
+    assert take_gpu_share(share) == 0
     assert limits == pytest.approx([limit])
 
 
 def test_memory_that_is_being_freed_is_waited_for(gpu):
     gpu(1, 1, 3, 9)
 
-    assert take_gpu_share(torch.device("cuda"), 0.5, patience_s=20) == 0
+    assert take_gpu_share(0.5, patience_s=20) == 0
 
 
 def test_memory_that_nobody_frees_is_not_waited_for_long(gpu):
     gpu(4)
 
-    held = take_gpu_share(torch.device("cuda"), 0.5, patience_s=20, still_s=0.3)
+    held = take_gpu_share(0.5, patience_s=20, still_s=0.3)
 
     assert held == pytest.approx((0.9 * 8 - 0.5 - 4) * 2**30, abs=2)
 
@@ -165,7 +169,7 @@ import torch
 from search.trial.memory import is_out_of_memory, take_gpu_share
 device = torch.device("cuda")
 total = torch.cuda.mem_get_info(device)[1]
-take_gpu_share(device, 0.25)
+take_gpu_share(0.25)
 small = torch.empty(int(0.1 * total), dtype=torch.uint8, device=device)
 try:
     torch.empty(int(0.3 * total), dtype=torch.uint8, device=device)
