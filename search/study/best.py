@@ -129,7 +129,7 @@ def _comment(
     lines = [
         f"The best of study {study.folder.name}{f' on {name_wafers(data)}' if marks_of(data) else ''}: "
         f"{study.count(COMPLETE)} ran to their end, {study.count(STOPPED)} were stopped.",
-        f"Trial {record.number} after {record.epochs} nominal epochs of {study.config.data.epoch_samples:,} wafers, "
+        f"Trial {record.number} after {_epochs(record)} nominal epochs of {study.config.data.epoch_samples:,} wafers, "
         f"on {sum(scores.support):,} validation wafers{'' if data.get('leaky') else ' of other lots'}, one seed:",
         f"  {objective} {record.value:.4f}, balanced macro-F1 {scores.balanced_macro_f1:.4f}, "
         f"macro-F1 {scores.macro_f1:.4f}, accuracy {scores.accuracy:.4f}",
@@ -143,6 +143,11 @@ def _comment(
         f"Next: python -m search.retrain {study.folder.path.name}",
     ]
     return "".join(f"# {line}\n" for line in lines)
+
+
+def _epochs(record: TrialRecord) -> str:
+    is_whole = len(record.reports) == record.epochs
+    return str(record.epochs) if is_whole else f"{len(record.reports)} of {record.epochs}"
 
 
 def _comment_confirmed(confirmed: Confirmed) -> list[str]:

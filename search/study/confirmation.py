@@ -16,7 +16,7 @@ from data_pipeline.protocols import k_folds
 from search.errors import ConfigError
 from search.space.config import ConfirmConfig, StudyConfig
 from search.space.space import Config, Range, Space
-from search.study.hindsight import rank
+from search.study.hindsight import rank, unfinished_above
 from search.study.records import StudyFolder
 from search.study.rows import COMPLETE, TrialRecord
 from search.trial.params import TrialParams, from_flat
@@ -61,15 +61,24 @@ class Run:
 
 
 def choose_candidates(records: Sequence[TrialRecord], *, top: int, earlier: Sequence[Config] = ()) -> list[TrialRecord]:
-    """Choose the best that ran to their end and meet all floors, the best first.
+    """Choose the best that ran to their end and meet all floors, the best first; then who was left standing higher.
+
+    A short search may leave trials unfinished that stand above all finished ones. Their score is no last word, but
+    every candidate is trained to its end here.
 
     Args:
         records: Of the search.
-        top: So many.
+        top: So many of both.
         earlier: Runs of earlier confirmations; whose they are is chosen again, so that what is known of it counts.
     """
     able = [record for record in rank(records) if not record.shortfalls[-1]]
-    return [record for n, record in enumerate(able) if n < top or any(_is_run_of(run, record) for run in earlier)]
+    higher = unfinished_above(records, able[0]) if able else []
+    return [
+        record
+        for part in (able, higher)
+        for n, record in enumerate(part)
+        if n < top or any(_is_run_of(run, record) for run in earlier)
+    ]
 
 
 def no_less_than(earlier: Sequence[Config], wanted: ConfirmConfig) -> ConfirmConfig:

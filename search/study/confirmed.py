@@ -34,6 +34,7 @@ class Candidate:
         is_close: Whether it is less than one standard error behind.
         macs: Multiplications for one wafer, as predicted.
         broken: Runs that diverged, did not fit into memory or failed.
+        left_after: Epochs after which the search has left it unfinished; 0: it ran to its end.
     """
 
     trial: int
@@ -54,6 +55,7 @@ class Candidate:
     is_close: bool
     macs: int
     broken: int
+    left_after: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +162,12 @@ def sentences(found: Confirmed) -> Iterator[str]:
             f", but is better than the {rest} others" if rest > 1 else ", but is better than the other" if rest else ""
         )
         yield f"Trial {best.trial} cannot be told from trial{'s' if len(tied) > 2 else ''} {others}{better}."
+    for row in found.candidates:
+        if row.left_after:
+            yield (
+                f"The search has left trial {row.trial} unfinished, after epoch {row.left_after} higher than all that it "
+                "finished: that epoch's is its score there."
+            )
     if found.chosen != best.trial:
         yield (
             f"Chosen (*): trial {found.chosen}, the cheapest that is less than one standard error behind "

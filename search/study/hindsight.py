@@ -1,7 +1,7 @@
 """What an ended search says about itself: what it saved, who got how far, and what mere luck would have found."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from search.space.space import Choice, Node, Range
-from search.study.rows import COMPLETE, STOPPED, TrialRecord
+from search.study.rows import COMPLETE, RUNNING, STOPPED, TrialRecord
 
 _EDGE = 0.05  # of a range's length, in its own scale
 
@@ -56,6 +56,12 @@ def rank(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Sort those that ran to their end as a study chooses its winner: best standing first, the earlier of equals."""
     complete = [record for record in records if record.status == COMPLETE]
     return sorted(complete, key=lambda record: (record.standing, -record.number), reverse=True)
+
+
+def unfinished_above(records: Iterable[TrialRecord], best: TrialRecord) -> list[TrialRecord]:
+    """Find those that were left unfinished and stood higher than the best of those that ran to their end, sorted."""
+    higher = [record for record in records if record.status == RUNNING and record.standing > best.standing]
+    return sorted(higher, key=lambda record: (record.standing, -record.number), reverse=True)
 
 
 def measure_saving(records: Sequence[TrialRecord]) -> Saving:

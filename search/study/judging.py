@@ -16,7 +16,7 @@ from search.study.confirmation import Division, finished_runs, fold_of, read_log
 from search.study.confirmed import Candidate, Confirmed
 from search.study.ranking import Ranking, rank_by_folds, rank_by_seeds
 from search.study.records import StudyFolder
-from search.study.rows import FAILED, INFEASIBLE, TrialRecord
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, TrialRecord
 from search.trial.params import from_flat
 from search.trial.prediction import symmetric_views
 
@@ -169,6 +169,7 @@ def _describe(
         is_close=contest.is_close,
         macs=count_macs(record, image_size=config.data.image_size, n_classes=len(dataset.wafers.classes)),
         broken=broken,
+        left_after=0 if record.status == COMPLETE else len(record.reports),
     )
 
 

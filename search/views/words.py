@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from search.space.space import Config, Space
+from search.study.hindsight import unfinished_above
 from search.study.planning import Largest
 from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, STOPPED, TrialRecord
 from search.trial.memory import byte_size
@@ -164,10 +165,10 @@ def higher_words(records: Iterable[TrialRecord], best: TrialRecord, *, is_judged
         is_judged: Whether as many trials are judged as were asked for.
         is_out_of_time: Whether the time is used up.
     """
-    higher = [record for record in records if record.status == RUNNING and record.standing > best.standing]
+    higher = unfinished_above(records, best)
     if not higher:
         return ""
-    trial = max(higher, key=lambda record: record.standing)
+    trial = higher[0]
     epochs = f"{len(trial.reports)} of {count(trial.epochs, 'epoch')}"
     stood = f"trial {trial.number}, not finished, stood at {100 * trial.value:.2f} after {epochs}"
     on = "a larger --trials" if is_judged else "a larger --time" if is_out_of_time else "the same command"

@@ -59,6 +59,21 @@ def test_only_those_that_ran_to_their_end_and_meet_the_floors_are_candidates():
     assert len(choose_candidates(records, top=9)) == 3
 
 
+def test_who_was_left_standing_higher_than_all_finished_ones_is_a_candidate_too():
+    records = [
+        make_record(0, value=0.7),
+        make_record(1, value=0.6, status=RUNNING),
+        make_record(2, value=0.9, status=RUNNING),
+        make_record(3, value=0.8, status=RUNNING),
+        make_record(4, value=0.95, status=RUNNING, shortfall=0.1),
+        make_record(5, value=0.5),
+    ]
+
+    assert [record.number for record in choose_candidates(records, top=3)] == [0, 5, 2, 3]
+    assert [record.number for record in choose_candidates(records, top=1)] == [0, 2]
+    assert choose_candidates(records[1:5], top=3) == []
+
+
 def test_every_candidate_is_trained_from_the_same_fresh_seeds_and_folds():
     runs = plan_runs([make_record(4, value=1), make_record(2, value=0.5)], ConfirmConfig(seeds=2, folds=3))
 
