@@ -165,7 +165,7 @@ def sentences(found: Confirmed) -> Iterator[str]:
     for row in found.candidates:
         if row.left_after:
             yield (
-                f"The search has left trial {row.trial} unfinished, after epoch {row.left_after} higher than all that it "
+                f"The search left trial {row.trial} unfinished, after epoch {row.left_after} higher than all that it "
                 "finished: that epoch's is its score there."
             )
     if found.chosen != best.trial:

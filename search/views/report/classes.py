@@ -54,8 +54,8 @@ def _scores(facts: Facts, leader: TrialRecord, scores: Scores) -> Html:
     return join(
         table(header, rows),
         paragraph(
-            f"Trial {leader.number} on validation after epoch {len(leader.reports)} of {leader.epochs}, in %; one seed. "
-            "Balanced: as if all classes were equally frequent. "
+            f"Trial {leader.number} on validation after epoch {len(leader.reports)} of {leader.epochs}, in %; one seed."
+            " Balanced: as if all classes were equally frequent. "
             f"Accuracy {percent(scores.accuracy)} %, which says little where most wafers have no defect.",
             class_="small",
         ),

@@ -11,16 +11,17 @@ from rich.console import Console
 from search.errors import ConfigError
 from search.space.config import ConfirmConfig, DataConfig
 from search.study.best import load_best, write_best
-from search.study.confirmation import divide, fold_of, plan_runs, predictions_path
+from search.study.confirmation import choose_candidates, divide, fold_of, plan_runs, predictions_path
 from search.study.confirmed import describe_candidate, read_confirmed, sentences, write_confirmed
 from search.study.data import open_data
 from search.study.judging import conclude, count_macs
-from search.study.provenance import describe_data
+from search.study.provenance import describe_data, record_attempt
 from search.study.records import StudyFolder, confirm_folder, read_json, write_json
-from search.study.rows import COMPLETE, FAILED, INFEASIBLE, TrialRecord
+from search.study.rows import COMPLETE, FAILED, INFEASIBLE, RUNNING, TrialRecord
 from search.study.study import Study
 from search.testing import drive
 from search.views.confirmed import confirmed_table
+from search.views.report import write_report
 
 DATA = DataConfig(wafers="synthetic", synthetic_wafers=1200, image_size=16, epoch_samples=256)
 SPACE = """
@@ -182,6 +183,28 @@ def test_best_yaml_holds_the_confirmed_configuration_with_its_numbers(searched, 
     assert record.number == load_best(searched.folder.best).trial == found.chosen == 1
     assert all(f"# {line}" in text for line in sentences(found))
     assert all(describe_candidate(row, is_alone=found.is_alone) in text for row in found.candidates)
+
+
+def test_a_trial_that_was_left_unfinished_can_be_confirmed_as_the_best(tmp_path, config, judge, dataset):
+    folder, data = StudyFolder(tmp_path / "study"), describe_data(dataset)
+    record_attempt(folder, config, data, space_text=SPACE, device="none")
+    with Study(folder, config, classes=dataset.wafers.classes) as study:
+        drive(study, quality_of=lambda assignment, epoch: 0.3 + 0.6 * assignment.number, max_steps=5)
+    candidates = choose_candidates(list(study.records.values()), top=3)
+    assert [(record.number, record.status) for record in candidates] == [(0, COMPLETE), (1, RUNNING)]
+    found = judge(candidates, {0: 0.4, 1: 0.95})
+    write_confirmed(folder, found)
+
+    record = write_best(study, data)
+    write_report(folder)
+
+    assert record.number == load_best(folder.best).trial == 1
+    assert "Trial 1 after 2 of 3 nominal epochs" in folder.best.read_text("utf-8")
+    assert found.optimism == pytest.approx(study.records[0].value - np.mean(found.candidates[1].seed_values))
+    assert any("left trial 1 unfinished, after epoch 2 higher" in sentence for sentence in sentences(found))
+    page = folder.report.read_text("utf-8")
+    assert "left trial 1 unfinished, after epoch 2 higher" in page
+    assert "after epoch 2 of 3" in page
 
 
 def test_a_search_that_has_found_something_better_since_is_not_confirmed_any_more(searched, judge, dataset):
