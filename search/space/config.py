@@ -114,7 +114,13 @@ class SearchConfig(Section):
 class ConfirmConfig(Section):
     """How the best are trained again, to learn which of them is best and what it is worth."""
 
-    top: int = Field(3, ge=1, le=50, description="So many of the best that ran to their end.")
+    top: int = Field(
+        3,
+        ge=1,
+        le=50,
+        description="So many of the best that ran to their end; of those left unfinished, so many at most that stand "
+        "higher.",
+    )
     seeds: int = Field(
         3, ge=0, le=100, description="Fresh seeds for each, on the same division of the wafers as in the search."
     )
