@@ -156,9 +156,9 @@ def _put_behind(earlier: Sequence[Config], runs: StudyConfig) -> StudyConfig:
 def _tell_plan(candidates: Sequence[TrialRecord], wanted: ConfirmConfig, confirmation: Study) -> str:
     parts = [f"{wanted.seeds} fresh seeds"] if wanted.seeds else []
     parts += [f"{wanted.folds} folds of other lots"] if wanted.folds else []
-    finished, left = ([each for each in candidates if (each.status == COMPLETE) is whole] for whole in (True, False))
-    names = ", ".join(str(each.number) for each in finished)
-    names += f"; unfinished {', '.join(str(each.number) for each in left)}" if left else ""
+    names = ", ".join(str(each.number) for each in candidates if each.status == COMPLETE)
+    left = ", ".join(str(each.number) for each in candidates if each.status != COMPLETE)
+    names += f"; unfinished {left}" if left else ""
     done = f"; {len(confirmation.records)} of them have begun before" if confirmation.records else ""
     return (
         f"confirming the best {len(candidates)} (trials {names}) by {' and '.join(parts)} each: "

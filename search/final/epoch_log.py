@@ -8,6 +8,12 @@ from search.trial.training import EpochReport
 from search.views.words import duration
 
 
+def is_best_so_far(reports: Sequence[EpochReport], value: Callable[[Scores], float]) -> bool:
+    """Whether the last report is better on validation than all before it; each must have been judged there."""
+    *earlier, last = (value(report.val.scores) for report in reports if report.val)
+    return all(last > other for other in earlier)
+
+
 def epoch_line(
     reports: Sequence[EpochReport], *, epochs: int, elapsed: float, timed: int, value: Callable[[Scores], float]
 ) -> str:
@@ -28,8 +34,7 @@ def epoch_line(
         f"train loss {last.train_loss:.4f} acc {100 * last.train_accuracy:5.2f} %",
     ]
     if last.val:
-        *earlier, value_now = (value(report.val.scores) for report in reports if report.val)
-        parts[0] += " +" if all(value_now > other for other in earlier) else " -"
+        parts[0] += " +" if is_best_so_far(reports, value) else " -"
         scores = last.val.scores
         parts.append(
             f"val loss {last.val.loss:.4f} acc {100 * scores.accuracy:5.2f} % macro-F1 {100 * scores.macro_f1:5.2f} "

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from search.final.epoch_log import epoch_line
+from search.final.epoch_log import epoch_line, is_best_so_far
 from search.study.checkpoints import load_checkpoint, save_checkpoint, save_tensors
 from search.study.records import append_line, read_lines, to_line, write_atomically
 from search.study.rows import report_from_row, report_to_row
@@ -176,8 +176,7 @@ def _keep_if_best(
     folder: Folder, state: Mapping[str, Any], reports: Sequence[EpochReport], value: Callable[[Scores], float]
 ) -> None:
     """Keep the weights that the last report judged, the averaged ones where there are any, if it is the best so far."""
-    *earlier, last = (value(report.val.scores) for report in reports if report.val)
-    if all(last > other for other in earlier):
+    if is_best_so_far(reports, value):
         average = state.get("average")
         network = average["model"] if average else state["model"]
         save_tensors({"epoch": reports[-1].epoch, "network": network}, folder.best_epoch)

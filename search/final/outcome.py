@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from search.final.scoring import Scored, defect_curve, scored_table, sentences
 from search.study.predictions import Origin, Predictions
 from search.study.records import write_atomically
 from search.study.winner import find_hardest
-from search.trial.evaluation import choose_dtype, predict_batches
+from search.trial.evaluation import choose_device, choose_dtype, predict_batches
 from search.trial.params import Precision
 from search.views.figures import draw_confusion, draw_escapes, draw_reliability, draw_wafers
 from search.views.progress import show_progress
@@ -27,8 +26,7 @@ def predict_logits(
     model: nn.Module, wafers: EncodedWafers, console: Console, *, precision: Precision
 ) -> tuple[Tensor, Tensor]:
     """Run a model on a GPU if there is one; return logits (N, K) and labels (N,) on the CPU."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
+    device = choose_device()
     with show_progress(console, "calling wafers") as step:
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:

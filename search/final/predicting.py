@@ -21,7 +21,7 @@ from search.errors import ConfigError
 from search.final.model_file import TrainedModel
 from search.trial.calibration import correct_shares
 from search.trial.decision import defect_chance
-from search.trial.evaluation import choose_dtype, predict_batches
+from search.trial.evaluation import choose_device, choose_dtype, predict_batches
 from search.trial.vocabulary import nearest
 
 _AHEAD = 3  # pieces that are read before they are called
@@ -82,7 +82,7 @@ def call_wafers(trained: TrainedModel, source: Path, *, shares: NDArray[np.float
     Raises:
         DataError: If the source cannot be read.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     model, dtype = trained.model.to(device), choose_dtype(trained.precision, device)
 
     def encode() -> Iterator[tuple[Piece, NDArray[np.uint8] | None, NDArray[np.bool_]]]:

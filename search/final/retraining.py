@@ -35,7 +35,7 @@ from search.study.rows import collect_rows, judgement_to_row, report_to_row
 from search.trial.calibration import fit_rule
 from search.trial.data import TrialData
 from search.trial.decision import DecisionRule
-from search.trial.evaluation import Judgement, judge_calls, judge_logits
+from search.trial.evaluation import Judgement, choose_device, judge_calls, judge_logits
 from search.trial.memory import keep_freed_memory
 from search.trial.metrics import Scores
 from search.trial.params import TrialParams, from_flat
@@ -104,7 +104,7 @@ def retrain(request: RetrainRequest, console: Console) -> int:
     check_same_data(dataset, fingerprint=best.data_fingerprint, split_fingerprint=best.split_fingerprint)
     torch.set_num_threads(request.threads or best.cpu_threads)
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     say(console, describe(dataset))
     data = _choose_parts(trial_data(dataset, config), on=request.on)
     if request.teacher:

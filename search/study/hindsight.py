@@ -54,14 +54,16 @@ class Rung:
 
 def rank(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Sort those that ran to their end as a study chooses its winner: best standing first, the earlier of equals."""
-    complete = [record for record in records if record.status == COMPLETE]
-    return sorted(complete, key=lambda record: (record.standing, -record.number), reverse=True)
+    return _sort_by_standing(record for record in records if record.status == COMPLETE)
 
 
 def unfinished_above(records: Iterable[TrialRecord], best: TrialRecord) -> list[TrialRecord]:
     """Find those that were left unfinished and stood higher than the best of those that ran to their end, sorted."""
-    higher = [record for record in records if record.status == RUNNING and record.standing > best.standing]
-    return sorted(higher, key=lambda record: (record.standing, -record.number), reverse=True)
+    return _sort_by_standing(r for r in records if r.status == RUNNING and r.standing > best.standing)
+
+
+def _sort_by_standing(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    return sorted(records, key=lambda record: (record.standing, -record.number), reverse=True)
 
 
 def measure_saving(records: Sequence[TrialRecord]) -> Saving:

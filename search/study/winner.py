@@ -24,7 +24,7 @@ from search.study.data import trial_data
 from search.study.records import StudyFolder, write_atomically
 from search.study.rows import TrialRecord
 from search.study.study import Study
-from search.trial.evaluation import autocast
+from search.trial.evaluation import autocast, choose_device
 from search.trial.learner import Learner
 from search.trial.params import from_flat
 
@@ -160,7 +160,7 @@ def _write(study: Study, leader: TrialRecord, dataset: Dataset, *, patience_s: f
     saved = load_checkpoint(place, key=json.dumps(leader.config, sort_keys=True))
     if saved is None:
         return f"its hardest wafers are not shown: the checkpoint of trial {leader.number} is missing or damaged"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     arrays = trial_data(dataset, data).to(device)
     learner = Learner(params, arrays, generator=torch.Generator().manual_seed(params.seed))
     learner.restore(saved.state)

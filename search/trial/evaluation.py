@@ -91,6 +91,11 @@ def judge_calls(logits_NK: Tensor, called: Tensor, labels: Tensor, *, n_classes:
     )
 
 
+def choose_device() -> torch.device:
+    """Return the GPU, if there is one; trials of a search go by what Ray lends them instead."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the type to compute in; "auto" is bfloat16 where the device has instructions for it.
 

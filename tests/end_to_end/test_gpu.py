@@ -37,7 +37,7 @@ for mix in (
         print(type(error).__name__)
 """
 TRAINED = """
-import io, sys
+import io
 from pathlib import Path
 import torch
 from torchvision.models import efficientnet_b0

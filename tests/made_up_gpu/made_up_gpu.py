@@ -170,12 +170,12 @@ def plug_in():
     """Let all of this process's torch find one GPU of 80 GiB, from now on and in this thread."""
     torch.inference_mode = lambda mode=True: torch.no_grad()  # no tensor as ours can be made in it
     nn.Module.to = _move_module
+    torch.cuda.memory._lazy_init = lambda: None
     torch._C._cuda_setMemoryFraction = lambda share, device: None
     for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):  # by torch's version
         setattr(torch.optim.Optimizer, name, lambda optimizer: None)
     random = torch.zeros(16, dtype=torch.uint8)
     for name, stand_in in {
-        "memory._lazy_init": lambda: None,
         "is_available": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
@@ -189,7 +189,6 @@ def plug_in():
         "get_device_name": lambda device=None: "made-up GPU",
         "is_bf16_supported": lambda including_emulation=True: False,
     }.items():
-        *inner, last = name.split(".")
-        setattr(getattr(torch.cuda, inner[0]) if inner else torch.cuda, last, stand_in)
+        setattr(torch.cuda, name, stand_in)
     _OnEveryCall().__enter__()
     _OnEveryOperation().__enter__()
