@@ -29,6 +29,14 @@ search: {trials: 8, stop: {asha: {first_rung: 1 epoch, factor: 2}}}
 PATIENCE_S = 240  # of waiting for what comes within seconds on a free machine
 
 
+def wait_for_end(process):
+    """Return the exit code of a search; if it does not end, fail with what it said."""
+    try:
+        return process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        pytest.fail(process.log.read_text())
+
+
 class Folder:
     """A folder with one space, and the searches that were started in it."""
 
@@ -86,7 +94,7 @@ class Folder:
         before = self.rows()
         process = self.start()
 
-        assert process.wait(PATIENCE_S) == 0, process.log.read_text()
+        assert wait_for_end(process) == 0, process.log.read_text()
         rows = self.rows()
         assert rows[: max(len(before) - 1, 0)] == before[:-1]  # the last may have been unknown to the journal
         states = {row["trial"]: row["status"] for row in rows}
@@ -119,8 +127,9 @@ def checkpoints(study):
 
 def test_a_second_search_is_refused_and_after_a_kill_all_goes_on_from_the_checkpoints(folder):
     process = folder.start_and_wait(n_rows=6)
+    process.send_signal(signal.SIGSTOP)  # the second takes seconds to start; there must be something left to go on with
     second = folder.start()
-    assert second.wait(60) == 2
+    assert wait_for_end(second) == 2
     assert f"process {process.pid} on " in second.log.read_text()
 
     process.kill()
@@ -144,7 +153,7 @@ def test_a_second_search_is_refused_and_after_a_kill_all_goes_on_from_the_checkp
 def test_a_trial_whose_process_is_killed_goes_on_in_another(folder):
     process = folder.start_and_wait()
     os.kill(folder.processes("ray::WaferTrial")[0], signal.SIGKILL)
-    code = process.wait(PATIENCE_S)
+    code = wait_for_end(process)
 
     assert code == 0, process.log.read_text()
     states = Counter({row["trial"]: row["status"] for row in folder.rows()}.values())
@@ -158,14 +167,14 @@ def test_a_search_whose_ray_is_killed_ends_and_says_so(folder):
         process = folder.start_and_wait()
         (number,) = folder.processes(f"/{program}")
         os.kill(number, signal.SIGKILL)
-        code = process.wait(60)
+        code = wait_for_end(process)
 
         assert code == 1
         said = process.log.read_text().splitlines()[-1]
         assert said.startswith("aborted: Ray has lost")
         assert program in said
         if program == "raylet":  # without its head, Ray's other processes take a minute or more to notice
-            folder.wait_until_nothing_runs(60)
+            folder.wait_until_nothing_runs(PATIENCE_S)
     folder.check_goes_on_to_the_end()
 
 
@@ -173,12 +182,12 @@ def test_a_first_signal_saves_everything_and_leaves_no_process_and_the_search_go
     for number in (signal.SIGTERM, signal.SIGINT):
         process = folder.start_and_wait()
         process.send_signal(number)
-        code = process.wait(60)
+        code = wait_for_end(process)
 
         assert code == 130
         assert "the same command goes on from here" in process.log.read_text()
         assert (folder.study / "report.html").is_file()
-        folder.wait_until_nothing_runs(60)
+        folder.wait_until_nothing_runs(PATIENCE_S)
     folder.check_goes_on_to_the_end()
 
 
@@ -190,7 +199,7 @@ def test_the_second_signal_ends_the_process_at_once(folder):
     code = process.wait(10)
 
     assert code == 130
-    folder.wait_until_nothing_runs(120)
+    folder.wait_until_nothing_runs(PATIENCE_S)
 
 
 def test_a_signal_while_ray_starts_is_an_interruption_too(folder):
@@ -200,17 +209,17 @@ def test_a_signal_while_ray_starts_is_an_interruption_too(folder):
         assert time.monotonic() < end, process.log.read_text()
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    code = process.wait(60)
+    code = wait_for_end(process)
 
     assert code == 130, process.log.read_text()
-    folder.wait_until_nothing_runs(60)
+    folder.wait_until_nothing_runs(PATIENCE_S)
 
 
 def test_what_cannot_be_written_ends_the_search_and_it_says_what_to_mend(folder):
     folder.study.mkdir(parents=True)
     (folder.study / "checkpoints").write_text("in the way of the folder", "utf-8")
     process = folder.start()
-    code = process.wait(PATIENCE_S)
+    code = wait_for_end(process)
 
     said = process.log.read_text()
     assert code == 2, said
@@ -223,7 +232,7 @@ def test_what_cannot_be_written_ends_the_search_and_it_says_what_to_mend(folder)
     process = folder.start_and_wait()
     full = (folder.study / "trials.jsonl").stat().st_size + 300  # within a line
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, full))
-    code = process.wait(60)
+    code = wait_for_end(process)
 
     said = process.log.read_text()
     assert code == 2, said
