@@ -21,6 +21,7 @@ from search.study.winner import read_winner
 from search.testing import drive
 
 pytestmark = pytest.mark.slow
+PATIENCE_S = 400  # of waiting for what comes within a minute on a free machine
 SPACE = """
 name: tiny
 data: {wafers: synthetic, synthetic_wafers: 800, image_size: 16, epoch_samples: 600}
@@ -59,7 +60,7 @@ def start(study, *arguments):
 
 def finish(study, *arguments):
     process = start(study, *arguments)
-    assert process.wait(timeout=240) == 0, (study.path.parent.parent / "log").read_text()
+    assert process.wait(timeout=PATIENCE_S) == 0, (study.path.parent.parent / "log").read_text()
     return (study.path.parent.parent / "log").read_text()
 
 
@@ -70,7 +71,7 @@ def ends_of(study):
 
 
 def test_a_killed_confirmation_goes_on_and_can_be_extended(study):
-    process, end = start(study, "--top", "2", "--seeds", "2", "--folds", "2"), time.monotonic() + 200
+    process, end = start(study, "--top", "2", "--seeds", "2", "--folds", "2"), time.monotonic() + PATIENCE_S
     while len(list(read_lines(confirm_folder(study).trials))) < 8:
         assert process.poll() is None and time.monotonic() < end, (study.path.parent.parent / "log").read_text()
         time.sleep(0.05)
@@ -102,13 +103,13 @@ def test_a_killed_confirmation_goes_on_and_can_be_extended(study):
 
 
 def test_ctrl_c_says_how_far_it_got(study):
-    process, end = start(study, "--top", "2", "--seeds", "3"), time.monotonic() + 200
+    process, end = start(study, "--top", "2", "--seeds", "3"), time.monotonic() + PATIENCE_S
     while not list(read_lines(confirm_folder(study).trials)):
         assert process.poll() is None and time.monotonic() < end, (study.path.parent.parent / "log").read_text()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
 
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=PATIENCE_S) == 130
     assert "of 6 trainings are finished; the same command goes on from here" in (
         study.path.parent.parent / "log"
     ).read_text("utf-8")

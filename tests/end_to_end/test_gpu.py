@@ -131,7 +131,7 @@ def head(environment, tmp_path):
             ray, env=environment | {"RAY_AUTH_MODE": "token"}, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 240
         while "Ray runtime started" not in (tmp_path / "ray.log").read_text():
             assert process.poll() is None and time.monotonic() < end, (tmp_path / "ray.log").read_text()
             time.sleep(0.2)

@@ -166,7 +166,7 @@ def dashboard(watched):
         detail = json.loads(wait_for(lambda: fetch(f"{address}/{summary['study_id']}"), explain))
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE_S)
     assert (study / "study.journal").read_bytes() == before
     return detail
 
