@@ -108,6 +108,7 @@ def assemble(raw: RawWafers, kept: NDArray[np.int64], labels: list[str | None]) 
         lot_names=lot_names,
         source=raw.source,
         official=_read_official([raw.official[i] for i in kept]),
+        is_synthetic=raw.is_synthetic,
     )
 
 

@@ -18,6 +18,7 @@ def replaced_atomically(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # of a process that was killed, and had the same number
         try:
             yield partial
             partial.replace(path)

@@ -120,7 +120,8 @@ def split_by_product(wafers: WaferSet, *, val: float, test: float, seed: int) ->
 def split_by_time(wafers: WaferSet, *, val: float, test: float, seed: int) -> Splits:
     """Train on the earliest lots, validate on later ones, test on the latest.
 
-    Lots are ordered by the number in their names where every name has one, else as they first appear. A map that also
+    Lots are ordered by the numbers in their names, the first that differs before the others, where every name has one;
+    else as they first appear. A map that also
     stands in an earlier part is left out of the later one. Rare classes may miss a part: time does not care.
 
     Args:
@@ -311,10 +312,11 @@ def _most_frequent(values: NDArray[np.int64], *, within: NDArray[np.int64]) -> N
 
 def _rank_by_time(wafers: WaferSet, rows: Indices) -> NDArray[np.int64]:
     """Number the wafers' lots from the earliest, without gaps; shape (N,)."""
-    numbers = {lot: re.search(r"\d+", wafers.lot_names[lot]) for lot in np.unique(wafers.lots[rows]).tolist()}
-    _, first, position = np.unique(wafers.lots[rows], return_index=True, return_inverse=True)
-    keys = [int(number[0]) for number in numbers.values() if number]
-    when = np.unique(keys, return_inverse=True)[1] if len(keys) == len(numbers) else np.argsort(np.argsort(first))
+    lots, first, position = np.unique(wafers.lots[rows], return_index=True, return_inverse=True)
+    numbers = [tuple(map(int, re.findall(r"\d+", wafers.lot_names[lot]))) for lot in lots]
+    keys = numbers if all(numbers) else first.tolist()
+    places = {key: place for place, key in enumerate(sorted(set(keys)))}
+    when = np.array([places[key] for key in keys])
     rank: NDArray[np.int64] = when[position].astype(np.int64)
     return rank
 

@@ -71,6 +71,11 @@ def load_wafers(path: Path) -> WaferSet:
         raise DataError(f"{path}: damaged or not a wafer file ({first_line(error)})") from None
 
 
+def are_drawn(asked: str) -> bool:
+    """Whether `find_wafers` draws wafers for this and reads no file."""
+    return asked == "synthetic" or (asked == "auto" and not PREPARED.exists())
+
+
 def find_wafers(asked: str, *, synthetic_wafers: int) -> WaferSet:
     """Load the wafers that a space or the command line asks for.
 
@@ -82,11 +87,9 @@ def find_wafers(asked: str, *, synthetic_wafers: int) -> WaferSet:
     Raises:
         DataError: See `load_wafers`, and `make_wafers` where they are synthetic.
     """
-    if asked == "auto" and PREPARED.exists():
-        return load_wafers(PREPARED)
-    if asked in ("auto", "synthetic"):
+    if are_drawn(asked):
         return make_wafers(synthetic_wafers)
-    return load_wafers(Path(asked))
+    return load_wafers(PREPARED if asked == "auto" else Path(asked))
 
 
 def check_parquet_name(path: Path) -> None:

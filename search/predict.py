@@ -42,13 +42,18 @@ def _run(given: argparse.Namespace) -> int:
     request = PredictRequest(
         model=find_model(given.model, results=given.results)[0],
         source=given.wafers,
-        out=given.out or Path(f"{given.wafers.name.partition('.')[0] or 'wafers'}.predictions.csv"),
+        out=given.out or Path(f"{_bare_name(given.wafers) or 'wafers'}.predictions.csv"),
         shares=tuple(given.shares),
         explain=given.explain,
         n_explained=given.explain_max,
         threads=given.threads,
     )
     return predict(request, open_console())
+
+
+def _bare_name(wafers: Path) -> str:
+    """Name a file without what tells its kind: batch.2026-05 of batch.2026-05.csv.gz; a folder as it is."""
+    return wafers.name if wafers.is_dir() else Path(wafers.name.removesuffix(".gz")).stem
 
 
 if __name__ == "__main__":

@@ -258,7 +258,8 @@ def _read(file: pq.ParquetFile, path: Path) -> RawWafers:
     found = _Found(path=path)
     for batch in _batches(file, size=_BATCH):
         found.add(batch)
-    return found.to_raw()
+    metadata = file.schema_arrow.metadata or {}  # ours, where there is some
+    return replace(found.to_raw(), is_synthetic=metadata.get(b"wafers.synthetic") == b"true")
 
 
 def _batches(file: pq.ParquetFile, *, size: int) -> Iterator[pa.RecordBatch]:

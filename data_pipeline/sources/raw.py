@@ -32,6 +32,7 @@ class RawWafers:
         missing: By number, what is wrong with wafers that are not here, as far as the reader can tell which they are.
         names: By number, what wafers are called in the source, missing ones included; empty if only numbers tell them
             apart.
+        is_synthetic: Whether a generator drew them, as the file says.
     """
 
     cells: NDArray[np.uint8]
@@ -45,6 +46,7 @@ class RawWafers:
     rows: NDArray[np.int64] | None = None
     missing: Mapping[int, str] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    is_synthetic: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.heights)

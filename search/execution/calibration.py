@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -77,7 +78,11 @@ def pack(cluster: Cluster, study: Study, data: TrialData, console: Console) -> C
     if not open_ones:
         return cluster
     path = study.folder.packing
-    known = _read(path, packing.device) if path.exists() else {}
+    there = {
+        "device": packing.device,
+        "cpus": {model: packing.slices[model].cpus for model in open_ones},
+    }
+    known = _read(path, there) if path.exists() else {}
     if not set(open_ones) <= known.keys():
         say(console, f"trying out how many trials a GPU trains best ({', '.join(open_ones)}) ...")
         tried = []
@@ -89,7 +94,7 @@ def pack(cluster: Cluster, study: Study, data: TrialData, console: Console) -> C
         by_model = {model: [each for each in tried if each.model == model] for model in open_ones}
         # What the rules forbid altogether is not tried, and no trial will have it.
         known = {model: choose(mine) if mine else packing.slices[model] for model, mine in by_model.items()}
-        write_json(path, {"device": packing.device, "slices": known, "tried": [_to_json(each) for each in tried]})
+        write_json(path, {**there, "slices": known, "tried": [_to_json(each) for each in tried]})
     slices = {model: known[model] if model in open_ones else each for model, each in packing.slices.items()}
     return replace(cluster, packing=replace(packing, slices=slices))
 
@@ -155,7 +160,7 @@ class Rigs:
     def __init__(self, node: Node, config: StudyConfig, data: TrialData, classes: tuple[str, ...]) -> None:
         self._arrays = ray.put(share_arrays(data, classes=classes, image_size=config.data.image_size))
         self._gpus = min(node.gpus, 1.0)
-        cpus = math.floor(node.cpus / max(node.gpus, 1.0))
+        cpus = max(1, math.floor(node.cpus / max(node.gpus, 1.0)))
         self._room = placement_group([{"CPU": cpus, **({"GPU": self._gpus} if self._gpus else {})}])
         self._rigs: list[Any] = []
 
@@ -220,10 +225,10 @@ class _Rig:
         return reason
 
 
-def _read(path: Any, device: str) -> dict[str, Slice]:
-    """Read what an earlier attempt found out on the same device."""
+def _read(path: Path, there: Mapping[str, object]) -> dict[str, Slice]:
+    """Read what an earlier attempt found out on the same device for the same question."""
     content = read_json(path)
-    if content["device"] != device:
+    if any(content.get(key) != value for key, value in there.items()):
         return {}
     return {model: Slice(*each) for model, each in content["slices"].items()}
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,7 @@ def find_nodes() -> list[Node]:
     free: dict[str, dict[str, float]] = state.available_resources_per_node()  # type: ignore[no-untyped-call]
     alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     nodes = [
-        Node(node["NodeManagerHostname"], own.get("CPU", 0.0), own.get("GPU", 0.0))
+        Node(node["NodeManagerHostname"], own.get("CPU", 0.0), own.get("GPU", 0.0), _kind_of_gpu(node["Resources"]))
         for node in alive
         for own in [free.get(node["NodeID"], {})]
     ]
@@ -115,6 +115,12 @@ def find_nodes() -> list[Node]:
             "for them, or let the cluster have nodes before the search begins"
         )
     return [node for node in nodes if node.cpus or node.gpus]
+
+
+def _kind_of_gpu(resources: Mapping[str, float]) -> str:
+    """Read what Ray calls a node's GPUs; "" if it has none, or none that Ray knows."""
+    mark = "accelerator_type:"
+    return next((name.removeprefix(mark) for name in sorted(resources) if name.startswith(mark)), "")
 
 
 def _listen_on_loopback() -> None:

@@ -23,6 +23,7 @@ from search.space.strict_yaml import dump_yaml, read_yaml
 from search.study.best import write_best
 from search.study.confirmation import (
     Division,
+    check_lots,
     choose_candidates,
     configure,
     divide,
@@ -122,6 +123,7 @@ def confirm_study(
     wanted = no_less_than(earlier, config.confirm or ConfirmConfig())
     chat = WarningsOnly(file=console.file) if request.detail == "quiet" else console
     with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
+        check_lots(dataset, wanted)
         candidates = choose_candidates(list(study.records.values()), top=wanted.top, earlier=earlier)
         if not candidates:
             floors = " and meets the constraints" if config.floors else ""

@@ -14,11 +14,12 @@ _EXACT = 1e-6
 
 
 class Node(NamedTuple):
-    """One machine: its name, and the cores and GPUs that it lends."""
+    """One machine: its name, the cores and GPUs that it lends, and of which kind these are, if Ray knows."""
 
     name: str
     cpus: float
     gpus: float
+    kind: str = ""
 
 
 class Slice(NamedTuple):
@@ -66,7 +67,9 @@ class Packing:
     def device(self) -> str:
         """All of it, in words."""
         n_cpus, n_gpus = (sum(column) for column in zip(*((node.cpus, node.gpus) for node in self.nodes), strict=True))
-        what = f"{n_gpus:g} GPUs, {n_cpus:g} CPU cores" if n_gpus else f"{n_cpus:g} CPU cores"
+        kinds = sorted({node.kind for node in self.nodes if node.gpus and node.kind})
+        named = f" ({', '.join(kinds)})" if kinds else ""
+        what = f"{n_gpus:g} GPUs{named}, {n_cpus:g} CPU cores" if n_gpus else f"{n_cpus:g} CPU cores"
         return what if len(self.nodes) == 1 else f"{len(self.nodes)} nodes, {what}"
 
     def count(self, each: Slice) -> int:

@@ -17,7 +17,6 @@ from search.execution.device import find_shares, plan_memory
 from search.execution.packing import Node, Packing, share_out
 from search.execution.search import Prepared, Request, prepare
 from search.study.data import absent_classes, describe, trial_data
-from search.study.finding import find_study
 from search.study.outlook import Outlook, foresee, measure_forbidden
 from search.study.planning import Largest, Planner
 from search.study.probe import Probe, choose_probes, probe_all
@@ -117,12 +116,10 @@ def _prepare(request: Request) -> Prepared:
     """Do as `prepare`, and check besides what a search only finds out when it writes.
 
     Raises:
-        ConfigError: If the folder cannot be written, or a study to learn from is missing.
+        ConfigError: If the folder cannot be written; see `prepare` for the rest.
         DataError: See `prepare`.
     """
     found = prepare(request)
-    for name in request.warm_start:
-        find_study(name, results=request.folder)
     existing = _existing(found.folder.path)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"{found.folder.path}: cannot be written ({existing} does not allow it)")

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from search.space.config import StudyConfig
 from search.space.config_file import find_space, is_study_name, load_study_config
 from search.space.space import Branch
 from search.study.best import write_best
+from search.study.confirmation import check_lots
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
 from search.study.finding import find_study, locate_study
 from search.study.marks import marks_of
@@ -128,7 +129,7 @@ def search(request: Request, console: Console) -> int:
         DataError: If the wafers cannot be used; before any trial.
         StudyAborted: If trials fail one after the other.
     """
-    found = prepare(request)
+    found = skip_vain_confirmation(prepare(request), console)
     again = ConfirmRequest(
         study=found.folder,
         results=request.folder,
@@ -145,6 +146,17 @@ def search(request: Request, console: Console) -> int:
             return confirm_study(again, found.config, found.dataset, console, cluster=cluster, forget=forget)
         finally:
             stop_ray()
+
+
+def skip_vain_confirmation(found: Prepared, console: Console) -> Prepared:
+    """Leave out a confirmation that wafers of too few lots could not decide, and say so: the search goes without."""
+    try:
+        if found.config.confirm:
+            check_lots(found.dataset, found.config.confirm)
+    except ConfigError as why:
+        say(console, f"WARNING: nothing will be confirmed: {why}")
+        return replace(found, config=replace(found.config, confirm=None))
+    return found
 
 
 def _search(found: Prepared, request: Request, console: Console, forget: Forget) -> tuple[int, Cluster | None]:
@@ -212,6 +224,8 @@ def _say_how_far(study: Study, console: Console) -> None:
             f"going on after {len(study.records)} trials and {duration(study.elapsed)}; "
             f"{len(study.paused)} were interrupted and go on first",
         )
+    if study.is_out_of_time and not study.is_over:
+        say(console, "the time is up, but no trial has come to its end: the one nearest to it goes on")
 
 
 def _say_dashboard(cluster: Cluster, console: Console) -> None:

@@ -28,9 +28,9 @@ from search.final.deployed import Deployed
 from search.final.model_card import write_model_card
 from search.final.model_file import TrainedModel, load_model
 from search.study.best import load_best
-from search.study.data import open_data
+from search.study.data import check_same_data, open_data
 from search.study.provenance import describe_device
-from search.study.records import StudyFolder, write_atomically, write_json
+from search.study.records import StudyFolder, fingerprint_file, write_atomically, write_json
 from search.views.terminal import say
 from search.views.words import count
 
@@ -99,7 +99,8 @@ def export(request: ExportRequest, console: Console) -> int:
             write_atomically(request.out / name, path.read_bytes())
     sidecar = _describe(trained) | {"parity": {"wafers": what, "n": len(rows), "largest_difference": parity}}
     write_json(request.out / "model.json", sidecar)
-    write_atomically(request.out / "model_card.md", write_model_card(trained, request.study, sidecar, speeds))
+    card = write_model_card(trained, request.study, sidecar, speeds, model=fingerprint_file(request.model))
+    write_atomically(request.out / "model_card.md", card)
     console.print(_speed_table(speeds, sizes | {"PyTorch": request.model.stat().st_size}))
     for name in (*files, "model.json", "model_card.md"):
         say(console, str(request.out / name))
@@ -176,6 +177,7 @@ def _choose_wafers(request: ExportRequest) -> tuple[WaferSet, NDArray[np.int64],
     if request.data is None and request.study is not None:
         best = load_best(request.study.best)
         dataset = open_data(best.data, results=request.results)
+        check_same_data(dataset, fingerprint=best.data_fingerprint, split_fingerprint=best.split_fingerprint)
         wafers, rows, what = dataset.wafers, dataset.splits.val, "validation wafers"
     else:
         wafers = load_wafers(request.data) if request.data else make_wafers(max(300, request.n_checked))

@@ -10,6 +10,7 @@ from typing import Any
 from search.final.model_file import TrainedModel
 from search.study.confirmed import read_confirmed, sentences
 from search.study.records import StudyFolder, read_json
+from search.views.words import count
 
 _CITATIONS = (
     "WM-811K: M.-J. Wu, J.-S. R. Jang and J.-L. Chen, Wafer Map Failure Pattern Recognition and Similarity Ranking for "
@@ -23,6 +24,8 @@ def write_model_card(
     study: StudyFolder | None,
     sidecar: Mapping[str, Any],
     speeds: Mapping[str, Mapping[str, float]],
+    *,
+    model: str,
 ) -> str:
     """Write the card as Markdown, from the records alone; what was not recorded is said to be unknown.
 
@@ -31,13 +34,14 @@ def write_model_card(
         study: Where it comes from; None for a model file alone.
         sidecar: What `model.json` says.
         speeds: Milliseconds per call, by file and batch.
+        model: Fingerprint of the model's file, by which the ledger of the locked test knows it.
     """
     chapters = (
         _headline(trained, study),
         _use(trained),
         _data(trained, study),
         _training(trained, study),
-        _scores(trained, study),
+        _scores(trained, study, model),
         _limits(trained),
         _files(sidecar, speeds),
         _licence(trained),
@@ -71,7 +75,8 @@ def _use(trained: TrainedModel) -> Iterator[str]:
     yield 'print(about["classes"][int(probabilities[0].argmax())])'
     yield "```\n"
     if not rule.n_fitted:
-        yield "Its probabilities are not calibrated: no wafers were left to fit that on."
+        why = rule.fitted_on or "no wafers were left to fit that on"
+        yield f"Its probabilities are not calibrated: {why}."
         return
     yield f"Fitted on {rule.n_fitted:,} {rule.fitted_on}: temperature {rule.temperature:.3f} (inside the graph)."
     if rule.sure_from is not None:
@@ -106,16 +111,20 @@ def _training(trained: TrainedModel, study: StudyFolder | None) -> Iterator[str]
         yield from (f"- {sentence}" for sentence in sentences(found))
 
 
-def _scores(trained: TrainedModel, study: StudyFolder | None) -> Iterator[str]:
+def _scores(trained: TrainedModel, study: StudyFolder | None, model: str) -> Iterator[str]:
     yield "## Scores\n"
     ledger = study.final / "test.json" if study else None
     looks = read_json(ledger)["looks"] if ledger and ledger.exists() else []
     if not looks:
         yield "The locked test was not opened: how good it is on unseen wafers is unknown."
         return
-    first = looks[0]
+    first = next((look for look in looks if look["model"] == model), None)
+    if first is None:
+        yield f"The locked test was not opened for this model; for others of its study, {count(len(looks), 'time')}."
+        return
     if len(looks) > 1:
-        yield f"The locked test was opened {len(looks)} times; this is the first look, the only unspoiled one.\n"
+        what = "the first look, the only unspoiled one" if first is looks[0] else "the first look at this model"
+        yield f"The locked test was opened {len(looks)} times; this is {what}.\n"
     n = sum(map(sum, first["test_confusion"]))
     for name in ("balanced_macro_f1", "macro_f1", "worst_class_f1", "accuracy"):
         low, high = first.get("test_intervals", {}).get(name, (None, None))

@@ -114,7 +114,7 @@ def draw_pictures(
     if curve is not None:
         threshold = trained.rule.defect_from
         drawn.append(("escapes", "escapes", draw_escapes(curve, threshold=threshold, title=title)))
-    hardest = find_hardest(wafers, rows, scored.probabilities)
+    hardest = find_hardest(wafers, rows, scored.probabilities, scored.called)
     if hardest:
         names = trained.classes
         titles = [f"{names[h.actual]}, called\n{names[h.called]}, {h.probability:.0%}" for h in hardest]

@@ -77,7 +77,8 @@ def call_wafers(trained: TrainedModel, source: Path, *, shares: NDArray[np.float
     Args:
         trained: The model.
         source: Whatever `prepare` reads.
-        shares: Of the classes among these wafers, shape (K,), if they are known to be others than in training.
+        shares: Of the classes among these wafers, shape (K,), if they are known to be others than in training. Then
+            the most probable class is called, without the thresholds that were fitted for the old shares.
 
     Raises:
         DataError: If the source cannot be read.
@@ -104,7 +105,9 @@ def call_wafers(trained: TrainedModel, source: Path, *, shares: NDArray[np.float
             if shares is not None:
                 corrected = correct_shares(calibrated.double().numpy(), assumed=trained.shares, wanted=shares)
                 calibrated = torch.from_numpy(corrected).float()
-            probabilities, called = calibrated.double().numpy(), trained.rule.call(calibrated).numpy()
+            # Thresholds were fitted for the shares of the training: for others, the most probable class is called.
+            called = (trained.rule.call(calibrated) if shares is None else calibrated.argmax(1)).numpy()
+            probabilities = calibrated.double().numpy()
         yield Called(
             piece=piece,
             rows=_tabulate(trained, piece, probabilities, called, seen),

@@ -64,9 +64,13 @@ class PredictionFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._replaced.__exit__(kind, error, trace)
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except OSError as full:  # the footer may be what a disk does not take
+            self._replaced.__exit__(type(full), full, full.__traceback__)
+        else:
+            self._replaced.__exit__(kind, error, trace)
 
     def add(self, rows: pd.DataFrame) -> None:
         """Append rows; they all have the same columns."""

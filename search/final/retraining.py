@@ -206,7 +206,7 @@ def _finish(
     )
     save_model(trained, request.out / "model.pt")
     marks = marks_of(describe_data(dataset))
-    _write_numbers(request, members, trained, judgement, marks)
+    _write_numbers(request, members, trained, judgement, marks, trial=best.trial)
     if judgement:
         what = "validation" if len(members) == 1 else f"validation, {len(members)} members together"
         what += " without class thresholds" if rule.shifts else ""
@@ -283,10 +283,13 @@ def _write_numbers(
     trained: TrainedModel,
     judgement: Judgement | None,
     marks: tuple[str, ...],
+    *,
+    trial: int,
 ) -> None:
     device = next(trained.model.parameters()).device
     reports = [report for member in members for report in member.reports]
     metrics = {
+        "trial": trial,
         "on": request.on,
         "marks": list(marks),
         "epochs": len(members[0].reports),

@@ -51,8 +51,8 @@ what belongs to branches Optuna then draws at random). **`search.stop`**: `{{ash
 
 **`resources`**: what one trial gets. `models: {{efficientnet_b0: {{gpus: 1, cpus: 4}}}}` gives the trials of one model
 something else. A share of a GPU is enforced: a trial that wants more memory fails, its neighbour does not.
-Ray runs trials at nice 15, so that the machine stays usable; beside other work that takes all cores they hardly move, and
-`RAY_worker_niceness=0` in the environment (of whoever starts Ray) gives them an equal share.
+Ray runs trials at nice 15, so that the machine stays usable; beside other work that takes all cores they hardly move,
+and `RAY_worker_niceness=0` in the environment (of whoever starts Ray) gives them an equal share.
 
 **`confirm`**: with this section, the best of the search are trained again when it is over, from fresh seeds; that
 takes time of its own, beyond `search.time`. `none`, or no such section: they are not; `python -m search.confirm STUDY`

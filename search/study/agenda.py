@@ -1,7 +1,8 @@
 """What is tried next: interrupted trials, then those that broke, the first points, and what the sampler proposes."""
 
 from collections import deque
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from typing import Any
 
 from search.space.space import Config
 from search.study.proposer import Proposal, Proposer
@@ -53,9 +54,13 @@ class Agenda:
         """Put an interrupted trial behind those that are interrupted already."""
         self._paused.append(number)
 
-    def resume(self) -> int | None:
-        """Take out the interrupted trial whose turn it is."""
-        return self._paused.popleft() if self._paused else None
+    def resume(self, key: Callable[[int], Any] | None = None) -> int | None:
+        """Take out the interrupted trial whose turn it is: the first, or the one with the smallest key."""
+        if not self._paused:
+            return None
+        number = min(self._paused, key=key) if key else self._paused[0]
+        self._paused.remove(number)
+        return number
 
     def retry(self, record: TrialRecord) -> None:
         """Try the configuration of a broken trial once more, unless it was the second time."""

@@ -45,6 +45,11 @@ class Asha:
         if ahead:
             self._rungs[length, ahead[0]][trial] = (-math.inf, -math.inf)
 
+    def forget(self, trial: int) -> None:
+        """Take back all that is known of a trial."""
+        for rung in self._rungs.values():
+            rung.pop(trial, None)
+
     def is_losing(self, trial: int, *, epoch: int, length: int, standing: Standing) -> bool:
         """Judge a trial by how it stands after an epoch, and remember it.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.wafer_files import are_drawn
 from search.space.config import DataConfig
 from search.space.config_file import read_section
 from search.space.problems import Problems
@@ -68,12 +69,13 @@ def write_best(study: Study, data: Mapping[str, Any]) -> TrialRecord | None:
     if record.scores is None:
         return None
     wafers = study.config.data.wafers
-    where = wafers if wafers in ("auto", "synthetic") else str(Path(wafers).resolve())
+    # Drawn wafers are drawn again, even where somebody has put a file since.
+    where = "synthetic" if are_drawn(wafers) else wafers if wafers == "auto" else str(Path(wafers).resolve())
     tree = {
         "format": _FORMAT,
         "study": study.folder.name,
         "trial": record.number,
-        "data": study.config.data.model_dump() | {"wafers": "synthetic" if data["synthetic"] else where},
+        "data": study.config.data.model_dump() | {"wafers": where},
         "data_fingerprint": data["fingerprint"],
         "split_fingerprint": data["split_fingerprint"],
         "cpu_threads": study.config.resources.of(model_of(record.config))[0],
@@ -140,7 +142,7 @@ def _comment(
         ),
         *warnings_of(data),
         *(_comment_confirmed(confirmed) if confirmed else [_UNCONFIRMED]),
-        f"Next: python -m search.retrain {study.folder.path.name}",
+        f"Next: python -m search.retrain {study.folder.in_commands}",
     ]
     return "".join(f"# {line}\n" for line in lines)
 

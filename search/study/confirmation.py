@@ -126,6 +126,24 @@ def fold_of(seed: int) -> tuple[int, int]:
     return divmod(seed - _FOLD_SEED, 1000)[::-1] if seed >= _FOLD_SEED else (0, 0)
 
 
+def has_lots(dataset: Dataset) -> bool:
+    """Whether the search's own validation part is of two lots or more: of a single one, nothing follows for others."""
+    return len(np.unique(dataset.wafers.lots[dataset.splits.val])) > 1
+
+
+def check_lots(dataset: Dataset, wanted: ConfirmConfig) -> None:
+    """Check that a confirmation will have something to say.
+
+    Raises:
+        ConfigError: If the wafers that decide are of a single lot.
+    """
+    if not wanted.folds and not has_lots(dataset):
+        raise ConfigError(
+            "the validation wafers are of a single lot, which says nothing of others; judge by folds (seeds: "
+            "0, folds: 3), or bring wafers of more lots"
+        )
+
+
 def divide(dataset: Dataset, *, n_folds: int) -> list[Division]:
     """Return the divisions by fold: first the search's own, then one for each fold of its training and validation part.
 

@@ -74,6 +74,7 @@ class Confirmed:
         seed_sd: Standard deviation between seeds, over all candidates; NaN if unknown.
         optimism: By how much the search's score of its own winner exceeds the mean of the fresh seeds; NaN if unknown.
         split_fingerprint: Of the search's division.
+        left_out: Candidates that diverged, did not fit into memory or failed from a fresh seed.
     """
 
     metric: str
@@ -87,6 +88,7 @@ class Confirmed:
     seed_sd: float
     optimism: float
     split_fingerprint: str
+    left_out: Sequence[int] = ()
 
     @property
     def best(self) -> Candidate:
@@ -100,7 +102,7 @@ class Confirmed:
 
     def is_of(self, winner: int, split_fingerprint: str) -> bool:
         """Whether it is of this division, and had the search's winner among its candidates."""
-        is_candidate = any(each.trial == winner for each in self.candidates)
+        is_candidate = winner in [each.trial for each in self.candidates] or winner in self.left_out
         return is_candidate and self.split_fingerprint == split_fingerprint
 
     @property
@@ -162,6 +164,8 @@ def sentences(found: Confirmed) -> Iterator[str]:
             f", but is better than the {rest} others" if rest > 1 else ", but is better than the other" if rest else ""
         )
         yield f"Trial {best.trial} cannot be told from trial{'s' if len(tied) > 2 else ''} {others}{better}."
+    for trial in found.left_out:
+        yield f"Left out: trial {trial}, which broke when it was trained from a fresh seed."
     for row in found.candidates:
         if row.left_after:
             yield (

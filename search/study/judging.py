@@ -12,7 +12,7 @@ from data_pipeline.dataset import Dataset
 from models import build_model
 from search.errors import ConfigError
 from search.space.config import StudyConfig
-from search.study.confirmation import Division, finished_runs, fold_of, read_logits, runs_of
+from search.study.confirmation import Division, finished_runs, fold_of, has_lots, read_logits, runs_of
 from search.study.confirmed import Candidate, Confirmed
 from search.study.ranking import Ranking, rank_by_folds, rank_by_seeds
 from search.study.records import StudyFolder
@@ -49,7 +49,7 @@ def conclude(
     broken = {record.number: _count_broken(runs, record) for record in candidates}
     whole = [record for record in candidates if not broken[record.number]] or list(candidates)
     common = set.intersection(*({int(run.config["seed"]) for run in found[record.number]} for record in whole))
-    seeds = sorted(seed for seed in common if fold_of(seed)[0] == 0)
+    seeds = sorted(seed for seed in common if fold_of(seed)[0] == 0 and has_lots(dataset))
     folds = sorted(seed for seed in common if n_folds and fold_of(seed)[1] == n_folds)
 
     def count(seeds: Sequence[int], divisions: Sequence[Division]) -> NDArray[np.int64]:
@@ -79,6 +79,7 @@ def conclude(
         seed_sd=by_seeds.seed_sd if by_seeds else math.nan,
         optimism=winner.search_value - float(np.mean(winner.seed_values)) if winner else math.nan,
         split_fingerprint=dataset.splits.fingerprint,
+        left_out=[record.number for record in candidates if record not in whole],
     )
 
 

@@ -77,6 +77,9 @@ class Mirror:
         if self._is_lost:
             return
         try:
+            if other := self._find_other():
+                self._on_trouble(f"WARNING: {other} has taken this study over; nothing more of it is copied")
+                return
             self.copy(patience_s=_LAST_PATIENCE_S)
         except ConfigError as problem:
             self._on_trouble(f"WARNING: the copy of the study is not up to date: {problem}; {self._folder.path} is")
@@ -114,12 +117,18 @@ class Mirror:
         return f"{self._folder.remote}/{_DRIVER}"
 
     def _run(self) -> None:
-        rest, trouble = _EVERY_S, ""
-        while not self._is_over.wait(rest):
-            start = time.monotonic()
+        next_copy, trouble = 0.0, ""
+        while not self._is_over.wait(_EVERY_S):
             try:
+                if other := self._find_other():
+                    self._is_lost = True
+                    self._on_lost(f"{other} has taken this study over")
+                    return
                 self._beat()
+                if (start := time.monotonic()) < next_copy:
+                    continue
                 self.copy(patience_s=_PATIENCE_S)
+                next_copy = time.monotonic() + _REST * (time.monotonic() - start)
             except ConfigError as error:
                 trouble = str(error)
                 self._on_trouble(f"WARNING: the copy of the study falls behind: {trouble}")
@@ -127,18 +136,18 @@ class Mirror:
                 if trouble:
                     self._on_trouble("the copy of the study is up to date again")
                 trouble = ""
-            rest = max(_EVERY_S, _REST * (time.monotonic() - start))
 
     def _beat(self) -> None:
-        """Give a sign of life, unless another driver has taken over."""
-        found = read_place(self._driver, patience_s=_PATIENCE_S) if self._thread.is_alive() else None
-        other = json.loads(found) if found else self._me
-        if other["id"] != self._me["id"]:
-            self._is_lost = True
-            self._is_over.set()
-            self._on_lost(f"{other['driver']} has taken this study over")
-            return
+        """Give a sign of life."""
         write_place(self._driver, json.dumps(self._me).encode(), patience_s=_PATIENCE_S)
+
+    def _find_other(self) -> str:
+        """Name the driver that has taken over; "" if none has. One that has finished left no sign of life, nor ours."""
+        found = read_place(self._driver, patience_s=_PATIENCE_S)
+        if not found:
+            return "another driver, which has finished since,"
+        driver = json.loads(found)
+        return "" if driver["id"] == self._me["id"] else str(driver["driver"])
 
     def _refuse_second_driver(self) -> None:
         found, age = read_place(self._driver), age_of(self._driver)

@@ -36,6 +36,14 @@ class Pasha(Asha):
         super().remember(trial, epoch=epoch, length=length, standing=standing)
         self._seen[length, epoch][trial] = standing
 
+    def forget(self, trial: int) -> None:
+        """Take back all that is known of a trial, and whom it has overtaken."""
+        super().forget(trial)
+        for seen in self._seen.values():
+            seen.pop(trial, None)
+        self._compared.clear()
+        self._unsettled.clear()
+
     def cap(self, length: int) -> int:
         """Return the epoch past which only the best of the trials of `length` epochs train; `length` if all may."""
         for before, rung in itertools.pairwise(self.rungs(length)):

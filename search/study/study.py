@@ -136,7 +136,12 @@ class Study:
         """Return the next trial to run: an interrupted one, else a new one; None if none may start now."""
         if self.is_over or self.count(*JUDGED) + len(self._live) >= self.config.search.trials:
             return None
-        interrupted = self._agenda.resume()
+        if self.is_out_of_time:
+            interrupted = None if self._live else self._agenda.resume(self._left)
+            if interrupted is None:
+                return None
+        else:
+            interrupted = self._agenda.resume()
         record = self._start_trial() if interrupted is None else self.records[interrupted]
         if record is None:
             return None
@@ -169,7 +174,7 @@ class Study:
         if too_long:
             self.reject(number, too_long)
             return Decision.FINISHED
-        if self.is_over and not self._must_finish(number):
+        if (self.is_over or self.is_out_of_time) and not self._must_finish(number):
             self._pause(number)
             return Decision.PAUSED
         return Decision.CONTINUE
@@ -200,6 +205,8 @@ class Study:
             self.failure = self.failure or StudyAborted(what)
         if details:
             write_atomically(self.folder.failure(number), details)
+        if self._asha:
+            self._asha.forget(number)  # or its retry would be judged by itself
         self._end(number, FAILED, reason)
 
     def lose(self, number: int, reason: str, *, details: str = "") -> bool:
@@ -270,8 +277,12 @@ class Study:
 
     @property
     def is_over(self) -> bool:
-        """Whether no further trial starts; running ones may still be on their way to a pause or an end."""
-        return self.is_judged or self.is_out_of_time or self.is_exhausted or self.failure is not None
+        """Whether no further trial starts; running ones may still be on their way to a pause or an end.
+
+        When the time is up without any result, the interrupted trials go on, one at a time, until one gets to its end.
+        """
+        is_late = self.is_out_of_time and bool(self.count(COMPLETE) or not (self._live or self._agenda.paused))
+        return self.is_judged or is_late or self.is_exhausted or self.failure is not None
 
     @property
     def running(self) -> list[TrialRecord]:
@@ -353,8 +364,12 @@ class Study:
         """A study whose time is up still ends with a result: the trial nearest to its end goes on if none got there."""
         if self.failure or self.count(COMPLETE):
             return False
-        left = {n: self.records[n].epochs - len(self.records[n].reports) for n in self._live}
-        return number == min(left, key=lambda n: (left[n], n))
+        return number == min(self._live, key=self._left)
+
+    def _left(self, number: int) -> tuple[int, int]:
+        """Order trials by what they still have to train."""
+        record = self.records[number]
+        return record.epochs - len(record.reports), number
 
     def _pause(self, number: int) -> None:
         self._live.remove(number)

@@ -31,13 +31,16 @@ def write_warm_start(
         results: Folder of all studies.
 
     Returns:
-        What was taken from each, for people.
+        What was taken from each, for people; nothing if it has learned from just these before.
 
     Raises:
-        ConfigError: If there is no such study, it is the new one itself, or the new one has learned from others before.
+        ConfigError: If there is no such study, it is the new one itself, or the new one has learned from others.
     """
     if folder.warm_start.exists():
-        names = ", ".join(study["study"] for study in read_json(folder.warm_start))
+        known = [study["study"] for study in read_json(folder.warm_start)]
+        if known == [find_study(name, results=results).name for name in asked]:
+            return []
+        names = ", ".join(known)
         raise ConfigError(f"--warm-start: {folder.path} has learned from {names} already, and keeps it; leave it out")
     taken, said = [], []
     for name in asked:

@@ -196,7 +196,10 @@ def _judge(learner: Learner, val: EncodedWafers, *, patience_s: float) -> NDArra
 
 
 def find_hardest(
-    wafers: WaferSet, indices: NDArray[np.int64], probabilities_NK: NDArray[np.floating[Any]]
+    wafers: WaferSet,
+    indices: NDArray[np.int64],
+    probabilities_NK: NDArray[np.floating[Any]],
+    called: NDArray[np.int64] | None = None,
 ) -> list[HardWafer]:
     """Choose up to four wafers of each class that are called wrong with the highest probability.
 
@@ -204,8 +207,10 @@ def find_hardest(
         wafers: The data set.
         indices: Those that were judged, shape (N,).
         probabilities_NK: What was made of them, shape (N, K).
+        called: Class that each was called, shape (N,); None: the most probable.
     """
-    called, sure = probabilities_NK.argmax(1), probabilities_NK.max(1)
+    called = probabilities_NK.argmax(1) if called is None else called
+    sure = probabilities_NK[np.arange(len(called)), called]
     labels = wafers.labels[indices]
     found = []
     for k in range(len(wafers.classes)):

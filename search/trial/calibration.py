@@ -141,10 +141,14 @@ class Bin:
 
 
 def reliability(probabilities_NK: Floats, labels: NDArray[np.int64], *, weights: Floats | None = None) -> list[Bin]:
-    """Divide wafers by the probability of the class they are called, into up to 15 bins of equal weight."""
+    """Divide wafers by the probability of the class they are called, into up to 15 bins of equal weight.
+
+    Wafers without weight are in none of them.
+    """
     weight = np.ones(len(labels)) if weights is None else weights
     sure, right = probabilities_NK.max(1), probabilities_NK.argmax(1) == labels
     order = np.argsort(sure, kind="stable")
+    order = order[weight[order] > 0]
     reached = np.cumsum(weight[order]) - weight[order] / 2
     place = np.minimum((_BINS * reached / weight.sum()).astype(np.int64), _BINS - 1)
     bins = []

@@ -56,7 +56,7 @@ def cautions(comparison: Comparison) -> list[str]:
     """Say what the numbers do not contain."""
     n_intervals = len(comparison.pairs) * (len(HEADLINES) + len(comparison.classes))
     lines = [
-        "Each is one training: another seed may turn a small difference round.",
+        "The intervals hold no spread between trainings: other seeds may turn a small difference round.",
         f"Of {n_intervals} intervals of 95 %, about {max(1, round(n_intervals / 20))} would leave 0 out by chance.",
         "Whoever chooses between them by this chooses by the test part: the score of the chosen one then flatters it.",
     ]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,15 @@ def test_preparing_what_was_written_gives_the_same_wafers(tmp_path, rows):
     assert found.fingerprint == wafers.fingerprint
     known = np.full(len(wafers), -1) if found.official is None else found.official
     assert known.tolist() == list(official)
+
+
+@pytest.mark.parametrize("is_synthetic", [True, False])
+def test_the_mark_of_synthetic_wafers_stays(tmp_path, is_synthetic):
+    write_parquet(replace(make_wafers(100, seed=1), is_synthetic=is_synthetic), tmp_path / "x.parquet")
+
+    assert main([str(tmp_path / "x.parquet"), "--out", str(tmp_path / "y.parquet")]) == 0
+
+    assert load_wafers(tmp_path / "y.parquet").is_synthetic == is_synthetic
 
 
 def test_unknown_labels_stop_it_and_an_answer_lets_it_go_on(tmp_path, capsys):

@@ -235,6 +235,14 @@ def test_a_part_of_nothing_but_earlier_maps_is_refused():
         split_by_time(wafers, **SHARES)
 
 
+def test_the_first_number_that_differs_orders_the_lots():
+    lots = [f"FAB12-{number:04d}" for number in (10, 9, 2, 1, 8, 7, 6, 5, 4, 3)]
+
+    splits = split_by_time(wafers_of(lots=lots), val=0.2, test=0.2, seed=0)
+
+    assert [lots[i] for i in splits.test] == ["FAB12-0010", "FAB12-0009"]
+
+
 def test_two_lots_cannot_be_divided_by_time():
     with pytest.raises(DataError, match="some: a split by time needs at least 3 lots; got 2"):
         split_by_time(wafers_of(lots=["lot1", "lot2"]), **SHARES)

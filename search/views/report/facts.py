@@ -19,7 +19,7 @@ from search.study.asha import Asha
 from search.study.confirmed import Confirmed, read_current
 from search.study.hindsight import rank
 from search.study.marks import marks_of
-from search.study.records import StudyFolder, read_json, read_lines, read_lock
+from search.study.records import StudyFolder, fingerprint_file, read_json, read_lines, read_lock
 from search.study.rows import COMPLETE, INFEASIBLE, RUNNING, STOPPED, TrialRecord, collect_rows
 from search.study.winner import Winner, read_winner
 from search.trial import intervals
@@ -133,6 +133,16 @@ class Facts:
         """What became of trials that have not ended: they train, or the search has left them."""
         is_over = "ended" in self.attempts[-1] or not read_lock(self.folder.path)[0]
         return "interrupted" if is_over else "running"
+
+    def other_model(self, look: Mapping[str, Any]) -> str:
+        """Say of which model a look at the locked test was, if it was not that of the leader; else ""."""
+        model = self.folder.final / "model.pt"
+        if model.exists() and look["model"] != fingerprint_file(model):
+            return "That was another model: the final one was trained since, or again."
+        trial = self.final.get("trial")
+        if trial is None or self.leader is None or trial == self.leader.number:
+            return ""
+        return f"That was a model of trial {trial}, before trial {self.leader.number} took the lead: retrain."
 
     @property
     def metric(self) -> str:

@@ -48,7 +48,8 @@ def _looks(facts: Facts) -> Html:
             tag("b", f"{facts.metric} {percent(test_score(facts, last))} %"),
             f" ({test_span(facts, last)}, 95 %), macro-F1 {percent(last['test_macro_f1'])}, "
             f"balanced macro-F1 {percent(last['test_balanced_macro_f1'])}, accuracy "
-            f"{percent(last['test_accuracy'])} %, n = {test_size(last):,} wafers.",
+            f"{percent(last['test_accuracy'])} %, n = {test_size(last):,} wafers. ",
+            tag("b", facts.other_model(last)),
         ),
         table(("class", "precision", "recall", "F1", "balanced F1", "wafers"), rows),
         _decisions(facts, last),

@@ -70,8 +70,10 @@ def _headline(facts: Facts) -> str:
         return "No: the split is LEAKY, so wafers to judge by resemble those learned from."
     if facts.winner is None:
         return "It is no winner: nobody who ran to the end meets the floors."
-    if facts.looks:
+    if facts.looks and not facts.other_model(facts.looks[-1]):
         return "As far as the locked test says, below."
+    if facts.looks:
+        return "As a candidate; the locked test was about another model."
     if facts.confirmed:
         return "As a confirmed candidate; the locked test has not spoken yet."
     return "As a candidate, not as a promise."
@@ -98,7 +100,8 @@ def _about_test(facts: Facts) -> Html:
     )
     return join(
         tag("b", f"Locked test: {facts.metric} {percent(test_score(facts, first))} %"),
-        f" ({test_span(facts, first)}, 95 %) on {count(test_size(first), 'wafer')}, {often}.",
+        f" ({test_span(facts, first)}, 95 %) on {count(test_size(first), 'wafer')}, {often}. ",
+        facts.other_model(first),
     )
 
 

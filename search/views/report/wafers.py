@@ -28,7 +28,7 @@ def write_wafers(facts: Facts, album: Album) -> Html:
 
 def _why_missing(facts: Facts) -> str:
     if facts.folder.winner.exists():
-        return "winner.npz is damaged, or of another trial; the same search command makes it again"
+        return "winner.npz is damaged, or of another trial; the same search or confirmation makes it again"
     return (
         "the best trial's network was not run once more, as a search does when it ends (it was interrupted, or the "
         "checkpoint is missing); the same search command makes up for it"

@@ -70,8 +70,8 @@ def measure(monkeypatch):
     return asked
 
 
-def cluster(resources, n_gpus=2):
-    nodes = [Node("a", 16, n_gpus)]
+def cluster(resources, n_gpus=2, kind=""):
+    nodes = [Node("a", 16, n_gpus, kind)]
     return Cluster(packing=share_out(resources, ["wafer_cnn", "wafer_resnet"], nodes))
 
 
@@ -120,6 +120,17 @@ def test_what_was_found_out_is_remembered_for_the_same_device(measure, study):
     assert found[1] == found[0]
     assert measure == [["wafer_cnn", "wafer_resnet"]] * 2  # once for each device
     assert "wafer_cnn: 2 side by side, 1 CPU and 0.5 GPU each: 150 samples/s" in said.getvalue()
+
+
+def test_it_is_tried_again_for_other_gpus_and_other_cores(measure, study):
+    for kind in ("H100", "H100", "T4"):
+        found = pack(cluster(ResourcesConfig(), kind=kind), study, None, Console(quiet=True)).packing
+    assert len(measure) == 2
+    assert found.device == "2 GPUs (T4), 16 CPU cores"
+
+    study.config.resources = ResourcesConfig(cpus=4)
+    pack(cluster(study.config.resources, kind="T4"), study, None, Console(quiet=True))
+    assert len(measure) == 3
 
 
 def test_nothing_is_tried_where_the_space_says_it_or_nothing_is_there(measure, study):

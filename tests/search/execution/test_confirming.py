@@ -1,11 +1,18 @@
 """What `search.confirm` makes of a study's own `confirm` section and its options."""
 
+from io import StringIO
+
 import pytest
 from rich.console import Console
 
+from search.errors import ConfigError
 from search.execution import confirming
 from search.execution.confirming import ConfirmRequest, confirm
+from search.execution.search import Request, prepare, skip_vain_confirmation
+from search.space.config import ConfirmConfig
 from search.space.config_file import load_study_config
+from search.study import confirmation
+from search.study.confirmation import check_lots
 from search.study.data import open_data
 from search.study.provenance import describe_data, record_attempt
 from search.study.records import StudyFolder
@@ -37,6 +44,25 @@ def wanted(tmp_path, monkeypatch):
         return asked[0] and asked[0].model_dump()
 
     return ask
+
+
+def test_a_single_validation_lot_is_said_before_anything_is_trained(wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(confirmation, "has_lots", lambda dataset: False)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(f"{SPACE}confirm: {{seeds: 2}}", "utf-8")
+    asked = dict.fromkeys(("study", "address"))
+    found = prepare(
+        Request(space=str(path), overrides={}, results=str(tmp_path), warm_start=(), dashboard=False, **asked)
+    )
+    said = StringIO()
+
+    skipped = skip_vain_confirmation(found, Console(file=said, width=200))
+
+    assert skipped.config.confirm is None
+    assert "nothing will be confirmed: the validation wafers are of a single lot" in said.getvalue()
+    with pytest.raises(ConfigError, match="of a single lot"):
+        check_lots(found.dataset, found.config.confirm)
+    check_lots(found.dataset, ConfirmConfig(seeds=2, folds=2))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from search.final.deployed import Deployed, Encoder
 from search.final.model_card import write_model_card
 from search.final.model_file import load_model, save_model
 from search.study.provenance import describe_device
+from search.study.records import StudyFolder, write_json
 from search.trial.decision import DecisionRule
 
 SHAPES = ((26, 30), (45, 48), (64, 71), (22, 50), (100, 41), (10, 10), (300, 202))
@@ -157,12 +158,35 @@ def test_the_card_shouts_what_spoils_the_numbers(make_model):
     )
     sidecar = {"parity": {"n": 5, "wafers": "wafers", "largest_difference": {"model.onnx": 1e-7}}}
 
-    card = write_model_card(trained, None, sidecar, {"model.onnx": {"1": 0.5}})
+    card = write_model_card(trained, None, sidecar, {"model.onnx": {"1": 0.5}}, model="abc")
 
     assert "**LEAKY (deck)" in card
     assert "SYNTHETIC" not in card
     assert "Fitted on 500 some: temperature 0.500" in card
     assert "WM-811K" in card
+
+
+def test_the_card_has_no_scores_of_another_model(make_model, tmp_path):
+    study, trained = StudyFolder(tmp_path), make_model()
+    sidecar = {"parity": {"n": 5, "wafers": "wafers", "largest_difference": {"model.onnx": 1e-7}}}
+    per_class = dict.fromkeys(trained.classes, 0.5)
+
+    def look(model, score):
+        numbers = {f"test_{name}": score for name in ("balanced_macro_f1", "macro_f1", "worst_class_f1", "accuracy")}
+        columns = {f"test_{name}": per_class for name in ("precision", "recall", "f1")}
+        support = dict.fromkeys(trained.classes, 3)
+        return {"model": model, "test_confusion": [[27]], "test_support": support, **numbers, **columns}
+
+    def card(model):
+        return write_model_card(trained, study, sidecar, {"model.onnx": {"1": 0.5}}, model=model)
+
+    write_json(study.final / "test.json", {"format": 1, "looks": [look("old", 0.5), look("new", 0.75)]})
+
+    assert "not opened for this model; for others of its study, 2 times" in card("newest")
+    assert "50.00 %" not in card("newest")
+    assert "accuracy: 75.00 %" in card("new")
+    assert "this is the first look at this model" in card("new")
+    assert "this is the first look, the only unspoiled one" in card("old")
 
 
 def test_wafers_of_a_file_are_checked_on(folder, files_say):

@@ -141,6 +141,52 @@ def test_other_class_shares_change_what_is_called(folder, trained, wafers):
     assert (table["class"] == wafers.classes[2]).mean() > 0.5
 
 
+def test_thresholds_that_were_fitted_for_other_shares_are_left_out(folder, make_trained, wafers):
+    rule = replace(RULE, shifts=(9.0, *[0.0] * 8))
+    save_model(make_trained(shift=torch.linspace(-1, 1, 9), rule=rule), folder / "model.pt")
+    given = [f"{name}=1" for name in wafers.classes]
+
+    assert run("--out", "own.csv") == run("--out", "given.csv", "--shares", *given) == 0
+
+    assert set(pd.read_csv("own.csv")["class"]) == {wafers.classes[0]}
+    assert wafers.classes[0] not in set(pd.read_csv("given.csv")["class"])
+
+
+def test_what_a_killed_process_of_the_same_number_has_left_is_not_appended_to(folder):
+    (folder / f".calls.csv.{os.getpid()}.partial").write_text("wafer,class\n0,Center\n", "utf-8")
+
+    assert run("--out", "calls.csv") == 0
+
+    assert pd.read_csv("calls.csv")["wafer"].tolist() == list(range(300))
+
+
+def test_a_disk_that_does_not_take_the_end_of_a_file_leaves_nothing(folder, monkeypatch, capsys):
+    really_close = pq.ParquetWriter.close
+
+    def close(self):
+        really_close(self)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(pq.ParquetWriter, "close", close)
+        code = run("--out", "calls.parquet")
+
+    assert code == 2
+    assert "calls.parquet: cannot be written (No space left on device)" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["model.pt", "wafers.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "out"), [("w.2026-05.parquet", "w.2026-05.predictions.csv"), ("w.parquet", "w.predictions.csv")]
+)
+def test_predictions_are_named_after_the_whole_name_of_the_file(folder, wafers, name, out):
+    write_parquet(wafers, folder / name)
+
+    assert search.predict.main(["model.pt", name]) == 0
+
+    assert (folder / out).is_file()
+
+
 def test_all_cores_are_used_where_the_system_does_not_say_which_are_ours(folder, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
     asked = []

@@ -50,6 +50,17 @@ def test_nobody_is_stopped_before_a_rung_holds_enough_others(factor, peers, orde
     assert going_on[:peers] == list(range(min(peers, len(order))))
 
 
+def test_what_is_forgotten_is_no_peer_any_more():
+    losing = {}
+    for forgotten in (0, 7):  # nobody is 7
+        asha = make(factor=2, peers=1)
+        survivors(asha, [3, 2, 1])
+        asha.forget(forgotten)
+        losing[forgotten] = asha.is_losing(3, epoch=1, length=9, standing=meeting_all_floors(1.5))
+
+    assert losing == {0: False, 7: True}
+
+
 @given(factor=factors, peers=peers, order=orders)
 def test_the_best_always_survives(factor, peers, order):
     going_on = survivors(make(factor=factor, peers=peers), order)

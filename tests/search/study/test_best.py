@@ -79,7 +79,7 @@ def test_comments_say_where_it_comes_from_and_what_it_scored(study):
     assert f"Trial {record.number} after 4 nominal epochs of 256 wafers" in comment
     assert f"balanced_macro_f1 {record.value:.4f}" in comment
     assert all(f"\n#   {name} " in comment for name in study.classes)
-    assert "python -m search.retrain a-study" in comment
+    assert f"python -m search.retrain {study.folder.in_commands}" in comment
 
 
 def test_real_wafers_are_not_called_synthetic(study):
@@ -117,6 +117,19 @@ def test_wafers_that_were_drawn_are_drawn_again(folder, load, open_study):
         write_best(study, DATA)
 
     assert load_best(folder.best).data.wafers == "synthetic"
+
+
+def test_synthetic_wafers_that_lie_in_a_file_stay_that_file(folder, load, open_study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "wafers.parquet").write_bytes(b"")
+    for wafers, expected in (("auto", "auto"), ("some.npz", str(tmp_path / "some.npz"))):
+        space = f"data: {{wafers: {wafers}, image_size: 16}}\nspace: {{epochs: 1, lr: 1e-3}}\nsearch: {{trials: 1}}"
+        with open_study(type(folder)(tmp_path / wafers), load(space)) as study:
+            drive(study, quality_of=quality_by_lr)
+            write_best(study, DATA)
+
+        assert load_best(study.folder.best).data.wafers == expected
 
 
 def test_without_a_complete_trial_nothing_is_written(folder, make_config, open_study):

@@ -107,6 +107,16 @@ def test_folds_decide_where_there_are_some(judge, dataset):
     assert found.best.fold_low < found.best.fold_value < found.best.fold_high
 
 
+def test_seeds_judged_on_a_single_lot_do_not_count_beside_folds(judge, monkeypatch):
+    monkeypatch.setattr("search.study.judging.has_lots", lambda dataset: False)
+
+    found = judge([make_candidate(0, value=0.9), make_candidate(1, value=0.8, lr=0.002)], {0: 0.7, 1: 0.9}, folds=2)
+
+    assert (found.decided_by, found.n_seeds, found.best.trial) == ("folds", 0, 1)
+    assert math.isnan(found.best.mean)
+    assert "nan" not in describe_candidate(found.best, is_alone=False)
+
+
 def test_folds_alone_are_enough(judge):
     found = judge([make_candidate(0, value=0.9)], {0: 0.9}, seeds=0, folds=2)
 
@@ -123,6 +133,16 @@ def test_a_candidate_that_breaks_with_a_fresh_seed_is_left_out(judge, status):
     found = judge(candidates, {0: 0.9, 1: 0.8}, break_run=2, status=status)
 
     assert [row.trial for row in found.candidates] == [1]
+    assert any("Left out: trial 0, which broke" in sentence for sentence in sentences(found))
+
+
+def test_best_yaml_holds_the_confirmed_trial_where_the_winner_of_the_search_broke(searched, judge, dataset):
+    found = judge([searched.records[0], searched.records[1]], {0: 0.9, 1: 0.8}, break_run=2)
+    write_confirmed(searched.folder, found)
+
+    record = write_best(searched, describe_data(dataset))
+
+    assert record.number == found.chosen == load_best(searched.folder.best).trial == 1
 
 
 def test_nothing_is_concluded_where_every_run_broke(judge):

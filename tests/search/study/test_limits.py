@@ -214,6 +214,56 @@ def test_the_trial_nearest_to_its_end_is_the_one_that_finishes(
     assert study.records[1].status == COMPLETE
 
 
+def test_a_search_without_a_result_that_was_interrupted_when_its_time_was_up_goes_on_to_one(
+    folder, make_config, open_study, clock, ten_seconds_an_epoch, assert_consistent
+):
+    config = make_config(time="5")
+    with open_study(folder, config, clock=clock) as before:
+        drive(before, quality_of=ten_seconds_an_epoch, slots=3, max_steps=5)
+    assert before.is_out_of_time
+    assert before.count(COMPLETE) == 0
+
+    with open_study(folder, config, clock=clock) as after:
+        assert not after.is_over
+        drive(after, quality_of=ten_seconds_an_epoch, slots=3)
+
+    assert after.count(COMPLETE) == 1
+    assert len(after.records) == 3
+    assert after.best.number == 0  # it was nearest to its end
+    assert after.is_over
+    assert_consistent(folder, after)
+
+
+def test_when_the_time_is_up_another_takes_the_place_of_a_trial_that_does_not_work(
+    folder, make_config, open_study, clock, ten_seconds_an_epoch
+):
+    def quality_of(assignment, epoch):
+        if assignment.number < 2 and epoch == 3:
+            raise TrialFailed("diverged", "loss became nan")
+        return ten_seconds_an_epoch(assignment, epoch)
+
+    with open_study(folder, make_config(time="5"), clock=clock) as study:
+        drive(study, quality_of=quality_of, slots=3)
+
+    assert [record.status for record in study.records.values()] == [INFEASIBLE, INFEASIBLE, COMPLETE]
+    assert study.is_over
+
+
+def test_a_search_whose_time_is_up_ends_without_a_result_where_nothing_works(
+    folder, make_config, open_study, clock, ten_seconds_an_epoch
+):
+    def quality_of(assignment, epoch):
+        ten_seconds_an_epoch(assignment, epoch)
+        raise TrialFailed("diverged", "loss became nan")
+
+    with open_study(folder, make_config(time="5"), clock=clock) as study:
+        drive(study, quality_of=quality_of, slots=3)
+
+    assert study.count(INFEASIBLE) == len(study.records) == 3
+    assert study.is_over
+    assert study.best is None
+
+
 def test_more_time_goes_on_where_the_time_was_up(
     folder, make_config, open_study, clock, ten_seconds_an_epoch, assert_consistent
 ):

@@ -11,7 +11,7 @@ import pytest
 from search.errors import ConfigError
 from search.study import mirror
 from search.study.mirror import Mirror, check_store, fetch
-from search.study.places import list_places, read_place, write_place
+from search.study.places import list_places, read_place, remove_place, write_place
 from search.study.records import StudyFolder
 from search.testing import drive, quality_by_lr
 
@@ -188,6 +188,47 @@ def test_a_driver_that_was_cut_off_lets_go_of_a_study_that_another_has_taken(
     assert said == ["LOST process 7 on another-machine has taken this study over"]
     assert list_places(address) == ["driver.json"]  # nothing of ours in it
     assert read_place(f"{address}/driver.json") == other
+
+
+def test_a_driver_that_slept_while_another_took_over_and_finished_writes_nothing(
+    folder, elsewhere, keep, address, said, monkeypatch, search_some
+):
+    monkeypatch.setattr(mirror, "_EVERY_S", 0.05)
+    with keep(folder):
+        search_some(folder, max_steps=3)
+        remove_place(f"{address}/driver.json")  # as the other has on leaving
+        end = time.monotonic() + 20
+        while not said and time.monotonic() < end:
+            time.sleep(0.02)
+        copied = {place: read_place(f"{address}/{place}") for place in list_places(address)}
+        search_some(folder)
+
+    assert said == ["LOST another driver, which has finished since, has taken this study over"]
+    assert {place: read_place(f"{address}/{place}") for place in list_places(address)} == copied
+
+
+def test_the_last_copy_is_not_made_over_that_of_another_driver(folder, keep, address, said, search_some):
+    other = {"driver": "process 7 on another-machine", "id": "x"}
+    with keep(folder):  # for less time than until its second sign of life
+        search_some(folder, max_steps=3)
+        write_place(f"{address}/driver.json", json.dumps(other).encode())
+
+    assert said == ["WARNING: process 7 on another-machine has taken this study over; nothing more of it is copied"]
+    assert list_places(address) == ["driver.json"]
+
+
+def test_signs_of_life_go_on_while_copies_rest(folder, keep, address, monkeypatch):
+    monkeypatch.setattr(mirror, "_EVERY_S", 0.05)
+    monkeypatch.setattr(mirror, "_REST", 1e9)
+    written = []
+    write = mirror.write_place
+    monkeypatch.setattr(mirror, "write_place", lambda place, *a, **k: [written.append(place), write(place, *a, **k)])
+    with keep(folder):
+        end = time.monotonic() + 20
+        while written.count(f"{address}/driver.json") < 5 and time.monotonic() < end:
+            time.sleep(0.02)
+
+    assert written.count(f"{address}/driver.json") >= 5
 
 
 def test_what_changes_is_copied_while_the_study_runs_and_trouble_is_said_once_each_way(

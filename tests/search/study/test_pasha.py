@@ -41,6 +41,21 @@ def arrivals(curves, seed):
         yield waiting[generator.integers(len(waiting))].pop(0)
 
 
+@given(curves=curves, trial=st.integers(0, 9))
+def test_forgetting_a_trial_leaves_what_there_would_be_without_it(curves, trial):
+    judge, without = make(), make()
+    remember(judge, curves)
+    judge.cap(LENGTH)
+    judge.forget(trial)
+    for other, curve in enumerate(curves):
+        for epoch, value in enumerate(curve, start=1):
+            if other != trial:
+                without.remember(other, epoch=epoch, length=LENGTH, standing=(0.0, value))
+
+    assert judge.cap(LENGTH) == without.cap(LENGTH)
+    assert report(judge, 99, 9, 4) == report(without, 99, 9, 4)
+
+
 def test_the_config_chooses_the_judge():
     judges = [make_judge(AshaConfig(progressive=progressive)) for progressive in (False, True)]
 

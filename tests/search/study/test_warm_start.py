@@ -108,9 +108,14 @@ def test_a_warm_start_from_nowhere_or_itself_is_refused(search, asked, problem):
         search("later", trials=2, warm_start=[asked])
 
 
-def test_a_second_warm_start_is_refused(search):
+def test_the_same_warm_start_again_goes_on_and_another_is_refused(search):
     search("earlier", trials=2)
+    search("other", trials=1)
     search("later", trials=1, warm_start=["earlier"])
 
-    with pytest.raises(ConfigError, match="has learned from earlier already"):
-        search("later", trials=2, warm_start=["earlier"])
+    later = search("later", trials=2, warm_start=["earlier"])
+
+    assert sorted(record.origin["first"] for record in later.records.values()) == ["earlier/0", "earlier/1"]
+    for asked in (["other"], ["earlier", "other"]):
+        with pytest.raises(ConfigError, match="has learned from earlier already"):
+            search("later", trials=3, warm_start=asked)

@@ -91,6 +91,15 @@ def test_bins_hold_all_wafers_in_order():
     assert len(bins) == 15
 
 
+def test_wafers_without_weight_are_in_no_bin():
+    chance = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.75, 0.25]])
+
+    bins = reliability(chance, np.zeros(5, np.int64), weights=np.array([1.0, 1.0, 1.0, 1.0, 0.0]))
+
+    assert [each.sure for each in bins] == pytest.approx([0.6, 0.7, 0.8, 0.9])
+    assert sum(each.n for each in bins) == 4
+
+
 def test_the_model_is_sure_where_99_percent_are_right():
     logits, labels, _ = draw(30_000)
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from search.errors import TrialFailed
-from search.study.records import read_json, write_json
+from search.study.records import fingerprint_file, read_json, write_json
 from search.study.winner import HardWafer, Winner, to_bytes
 from search.views.report import write_report
 
@@ -299,6 +299,20 @@ def test_the_locked_test_is_told_once_it_was_opened(small, page_of):
     assert "The locked test was not opened" not in once
     assert "opened 2 times; this is the first look" in twice
     assert "Every look" in twice
+    assert "another model" not in twice
+
+    (folder.final / "model.pt").write_bytes(b"trained since")
+    write_report(folder)
+    other = words_of(page_of(folder))
+    assert "the locked test was about another model" in other
+    assert other.count("That was another model: the final one was trained since, or again.") == 2
+
+    look["model"] = fingerprint_file(folder.final / "model.pt")
+    write_json(folder.final / "test.json", {"format": 1, "looks": [look]})
+    final = {"trial": 99, "on": "train", "epochs": 3, "seeds": [0], "seconds": 1.0, "device": "cpu"}
+    write_json(folder.final / "metrics.json", final)
+    write_report(folder)
+    assert "That was a model of trial 99, before trial" in words_of(page_of(folder))
 
 
 def test_the_hardest_wafers_are_shown_from_the_folder_alone(small, page_of, random):
