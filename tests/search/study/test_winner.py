@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from data_pipeline.synthetic import make_wafers
 from search.study.checkpoints import save_checkpoint
 from search.study.data import open_data, trial_data
 from search.study.records import StudyFolder
 from search.study.study import Study
-from search.study.winner import keep_winner, read_winner, write_winner
+from search.study.winner import find_hardest, keep_winner, read_winner, write_winner
 from search.testing import FakeClock
 from search.trial.training import train_and_evaluate
 
@@ -44,6 +45,18 @@ def judged(trained):
     study.folder.winner.unlink(missing_ok=True)
     assert write_winner(study, dataset, patience_s=60) == ""
     return read_winner(study.folder)
+
+
+def test_the_hardest_wafers_are_those_that_the_rule_calls_wrong():
+    wafers = make_wafers(100, seed=1)
+    rows = np.flatnonzero(wafers.labels == 0)[:3]
+    chance = np.eye(9)[[0, 1, 1]] * 0.5 + 0.05
+
+    hard = find_hardest(wafers, rows, chance, np.array([1, 0, 1]))
+
+    assert [(each.index, each.called) for each in hard] == [(rows[2], 1), (rows[0], 1)]
+    assert [each.probability for each in hard] == pytest.approx([0.55, 0.05])
+    assert [each.index for each in find_hardest(wafers, rows, chance)] == [rows[1], rows[2]]
 
 
 def test_the_winner_is_judged_again_as_it_was_in_its_trial(trained, judged):
