@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.air.execution._internal import RayActorManager
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -26,28 +25,14 @@ from search.space.space import model_of
 from search.study.rows import TrialRecord
 from search.study.study import Decision, Study
 
+# A slot that Ray's memory monitor kills ends with an error that Tune does not know in several places (Ray 2.60,
+# air/execution/_internal/actor_manager.py and tune/experiment/trial.py), and that would end the search. Tune knows how
+# to lose a process, so it is one of those errors from here on.
+OutOfMemoryError.__bases__ = (RayActorError,)
+OutOfMemoryError._preempted = OutOfMemoryError._actor_init_failed = False  # type: ignore[attr-defined]
+
 # What a slot must know of a trial, beside its configuration.
 Brief = Callable[[TrialRecord], Mapping[str, object]]
-
-
-def _take_as_lost(name: str) -> None:
-    """Let Tune take whatever Ray says of a lost process as just that.
-
-    A slot that Ray's memory monitor kills ends with an error of its own, which Tune does not know: it would end the
-    search. See ray/air/execution/_internal/actor_manager.py.
-    """
-    known: Callable[..., None] = getattr(RayActorManager, name)
-
-    def take(self: RayActorManager, tracked: Any, exception: Exception) -> None:
-        if isinstance(exception, RayError) and not isinstance(exception, RayTaskError | RayActorError):
-            exception = RayActorError(error_msg=str(exception))
-        known(self, tracked, exception)
-
-    setattr(RayActorManager, name, take)
-
-
-_take_as_lost("_actor_task_failed")
-_take_as_lost("_actor_start_failed")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -160,6 +161,25 @@ def test_a_trial_whose_process_is_killed_goes_on_in_another(folder):
     assert states["failed"] == 0
     assert states["complete"] + states["stopped"] == 8
     assert process.log.read_text().count("lost its process after epoch") == 1
+
+
+def test_slots_that_the_memory_monitor_kills_are_lost_processes_and_the_search_goes_on(folder):
+    monitor = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "500"}
+    folder.environment |= monitor
+    process = folder.start()
+
+    assert wait_for_end(process) == 1
+    said = process.log.read_text()
+    assert "lost its process after epoch" in said
+    assert re.search(r"aborted: 3 trials failed in a row; the last: .*running low on memory", said)
+    assert "Traceback" not in said
+
+    folder.environment = {name: value for name, value in folder.environment.items() if name not in monitor}
+    process = folder.start()
+    assert wait_for_end(process) == 0, process.log.read_text()
+    states = Counter({row["trial"]: row["status"] for row in folder.rows()}.values())
+    assert states["complete"] + states["stopped"] == 8
+    assert states.keys() <= {"complete", "stopped", "failed"}
 
 
 def test_a_search_whose_ray_is_killed_ends_and_says_so(folder):
