@@ -136,12 +136,10 @@ class Study:
         """Return the next trial to run: an interrupted one, else a new one; None if none may start now."""
         if self.is_over or self.count(*JUDGED) + len(self._live) >= self.config.search.trials:
             return None
-        if self.is_out_of_time:
-            interrupted = None if self._live else self._agenda.resume(self._left)
-            if interrupted is None:
-                return None
-        else:
-            interrupted = self._agenda.resume()
+        is_late = self.is_out_of_time
+        if is_late and self._live:
+            return None
+        interrupted = self._agenda.resume(self._left if is_late else None)
         record = self._start_trial() if interrupted is None else self.records[interrupted]
         if record is None:
             return None
