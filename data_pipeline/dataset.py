@@ -9,7 +9,7 @@ from data_pipeline.batches import EncodedWafers, wrap_arrays
 from data_pipeline.encode import Picture, load_encoded
 from data_pipeline.protocols import PROTOCOLS
 from data_pipeline.splits import LeakCheck, Splits, check_leaks
-from data_pipeline.wafer_files import find_wafers
+from data_pipeline.wafer_files import are_drawn, find_wafers
 from data_pipeline.wafer_set import WaferSet
 
 
@@ -23,6 +23,7 @@ class Dataset:
         leak_check: The proof that the parts share nothing, or, of a leaky split, the count of what they share.
         picture: What maps are encoded to.
         cache: Folder of the encoded maps.
+        is_drawn: Whether the wafers were drawn and are in no file.
     """
 
     wafers: WaferSet
@@ -30,6 +31,7 @@ class Dataset:
     leak_check: LeakCheck
     picture: Picture
     cache: Path
+    is_drawn: bool = False
 
     def encode(self, part: str) -> EncodedWafers:
         """Encode the part "train", "val" or "test", or take it from the cache.
@@ -72,6 +74,7 @@ def open_dataset(
     Raises:
         DataError: If the file cannot be used, or the wafers cannot be divided.
     """
+    is_drawn = are_drawn(asked)
     wafers = find_wafers(asked, synthetic_wafers=synthetic_wafers)
     options = {"pool": pool} if by == "deck" else {}
     splits = PROTOCOLS[by](wafers, val=val, test=test, seed=seed, **options)
@@ -81,6 +84,7 @@ def open_dataset(
         leak_check=check_leaks(wafers, splits),
         picture=picture,
         cache=cache,
+        is_drawn=is_drawn,
     )
 
 

@@ -23,11 +23,11 @@ from search.space.strict_yaml import dump_yaml, read_yaml
 from search.study.best import write_best
 from search.study.confirmation import (
     Division,
-    check_lots,
     choose_candidates,
     configure,
     divide,
     finished_runs,
+    fit_to_lots,
     fold_of,
     no_less_than,
     plan_runs,
@@ -120,10 +120,9 @@ def confirm_study(
     folder, data = request.study, describe_data(dataset)
     sub = confirm_folder(folder)
     earlier: list[Config] = read_yaml(sub.resolved)[0]["first"] if sub.resolved.exists() else []
-    wanted = no_less_than(earlier, config.confirm or ConfirmConfig())
+    wanted = fit_to_lots(dataset, no_less_than(earlier, config.confirm or ConfirmConfig()))
     chat = WarningsOnly(file=console.file) if request.detail == "quiet" else console
     with Interrupts() as interrupts, Study(folder, config, classes=dataset.wafers.classes) as study:
-        check_lots(dataset, wanted)
         candidates = choose_candidates(list(study.records.values()), top=wanted.top, earlier=earlier)
         if not candidates:
             floors = " and meets the constraints" if config.floors else ""

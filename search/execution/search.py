@@ -24,7 +24,7 @@ from search.space.config import StudyConfig
 from search.space.config_file import find_space, is_study_name, load_study_config
 from search.space.space import Branch
 from search.study.best import write_best
-from search.study.confirmation import check_lots
+from search.study.confirmation import fit_to_lots
 from search.study.data import absent_classes, check_objective, describe, open_data, trial_data
 from search.study.finding import find_study, locate_study
 from search.study.marks import marks_of
@@ -83,6 +83,7 @@ class Prepared:
         dataset: The wafers, divided.
         data: What is known of them.
         folder: Of the study; nothing was written there.
+        noted: What the study's folder notes: `config`, with a confirmation that the search itself goes without.
     """
 
     space_file: Path
@@ -90,6 +91,7 @@ class Prepared:
     dataset: Dataset
     data: dict[str, object]
     folder: StudyFolder
+    noted: StudyConfig
 
 
 def prepare(request: Request) -> Prepared:
@@ -113,7 +115,7 @@ def prepare(request: Request) -> Prepared:
     name = request.study or "-".join([config.name, *(mark.lower() for mark in marks_of(data))])
     folder = locate_study(request.results, name)
     check_same_study(folder, config, data)
-    return Prepared(space_file=space_file, config=config, dataset=dataset, data=data, folder=folder)
+    return Prepared(space_file=space_file, config=config, dataset=dataset, data=data, folder=folder, noted=config)
 
 
 def search(request: Request, console: Console) -> int:
@@ -152,7 +154,7 @@ def skip_vain_confirmation(found: Prepared, console: Console) -> Prepared:
     """Leave out a confirmation that wafers of too few lots could not decide, and say so: the search goes without."""
     try:
         if found.config.confirm:
-            check_lots(found.dataset, found.config.confirm)
+            fit_to_lots(found.dataset, found.config.confirm)
     except ConfigError as why:
         say(console, f"WARNING: nothing will be confirmed: {why}")
         return replace(found, config=replace(found.config, confirm=None))
@@ -180,7 +182,7 @@ def _search(found: Prepared, request: Request, console: Console, forget: Forget)
             remove_if_unstarted(folder)
             raise
         device = cluster.packing.device
-        record_attempt(folder, config, data, space_text=found.space_file.read_text("utf-8"), device=device)
+        record_attempt(folder, found.noted, data, space_text=found.space_file.read_text("utf-8"), device=device)
         _say_dashboard(cluster, chat)
         study.gpus_of = lambda model: cluster.packing.slices[model].gpus
         planner, largest = plan_memory(config, arrays, find_shares(cluster.packing, free=free_memory()), chat)
@@ -203,9 +205,11 @@ def _observe(study: Study, request: Request, console: Console, *, marks: Sequenc
 
 def _learn_from_earlier(study: Study, request: Request, data: dict[str, object], console: Console) -> None:
     if request.warm_start:
-        for line in write_warm_start(study.folder, request.warm_start, study.config, data, results=request.folder):
+        told = write_warm_start(study.folder, request.warm_start, study.config, data, results=request.folder)
+        for line in told:
             say(console, line)
-        study.learn_from_earlier()
+        if told:  # else the study has learned from these when it was opened
+            study.learn_from_earlier()
 
 
 def _say_how_far(study: Study, console: Console) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.wafer_files import are_drawn
 from search.space.config import DataConfig
 from search.space.config_file import read_section
 from search.space.problems import Problems
@@ -70,12 +69,12 @@ def write_best(study: Study, data: Mapping[str, Any]) -> TrialRecord | None:
         return None
     wafers = study.config.data.wafers
     # Drawn wafers are drawn again, even where somebody has put a file since.
-    where = "synthetic" if are_drawn(wafers) else wafers if wafers == "auto" else str(Path(wafers).resolve())
+    where = wafers if wafers in ("auto", "synthetic") else str(Path(wafers).resolve())
     tree = {
         "format": _FORMAT,
         "study": study.folder.name,
         "trial": record.number,
-        "data": study.config.data.model_dump() | {"wafers": where},
+        "data": study.config.data.model_dump() | {"wafers": "synthetic" if data["drawn"] else where},
         "data_fingerprint": data["fingerprint"],
         "split_fingerprint": data["split_fingerprint"],
         "cpu_threads": study.config.resources.of(model_of(record.config))[0],

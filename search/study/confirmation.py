@@ -24,6 +24,7 @@ from search.trial.params import TrialParams, from_flat
 # Seeds that no search asks for; each stands for one division, so that a run's seed says on which it was trained.
 _OWN_SEED, _FOLD_SEED = 1_000_000, 2_000_000
 _DIVISION_SEED = 7  # of the folds
+_NO_FOLDS = ("product", "time")  # divisions that keep more apart than lots
 # What two configurations may differ in and still be one.
 _NOT_TRAINED = ("seed", "test_time")
 
@@ -131,17 +132,20 @@ def has_lots(dataset: Dataset) -> bool:
     return len(np.unique(dataset.wafers.lots[dataset.splits.val])) > 1
 
 
-def check_lots(dataset: Dataset, wanted: ConfirmConfig) -> None:
-    """Check that a confirmation will have something to say.
+def fit_to_lots(dataset: Dataset, wanted: ConfirmConfig) -> ConfirmConfig:
+    """Leave out the seeds where nothing would follow from them.
 
     Raises:
-        ConfigError: If the wafers that decide are of a single lot.
+        ConfigError: If nothing else is left.
     """
-    if not wanted.folds and not has_lots(dataset):
+    if has_lots(dataset):
+        return wanted
+    if not wanted.folds:
+        folds = "" if dataset.splits.protocol in _NO_FOLDS else "judge by folds (seeds: 0, folds: 3), or "
         raise ConfigError(
-            "the validation wafers are of a single lot, which says nothing of others; judge by folds (seeds: "
-            "0, folds: 3), or bring wafers of more lots"
+            f"the validation wafers are of a single lot, which says nothing of others; {folds}bring wafers of more lots"
         )
+    return wanted.model_copy(update={"seeds": 0})
 
 
 def divide(dataset: Dataset, *, n_folds: int) -> list[Division]:
@@ -157,7 +161,7 @@ def divide(dataset: Dataset, *, n_folds: int) -> list[Division]:
     n_train = len(splits.train)
     divisions = [Division(train_rows=rows[:n_train], val_rows=rows[n_train:], val=splits.val)]
     if n_folds:
-        if splits.protocol in ("product", "time"):
+        if splits.protocol in _NO_FOLDS:
             raise ConfigError(
                 f"confirm.folds: must be 0 with data.split.by: {splits.protocol}; folds keep lots apart, not more"
             )

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 
@@ -59,6 +60,7 @@ class Mirror:
         self._forgotten: SimpleQueue[str] = SimpleQueue()
         self._is_over = threading.Event()
         self._is_lost = False
+        self._beaten = 0.0
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
 
     def __enter__(self) -> "Mirror":
@@ -83,7 +85,9 @@ class Mirror:
             self.copy(patience_s=_LAST_PATIENCE_S)
         except ConfigError as problem:
             self._on_trouble(f"WARNING: the copy of the study is not up to date: {problem}; {self._folder.path} is")
-        remove_place(self._driver)
+        with suppress(ConfigError):  # a last copy that took long may have made another driver take this one for gone
+            if not self._find_other():
+                remove_place(self._driver)
 
     def forget(self, place: str) -> None:
         """Remove a file from the store, some time later: nobody's search waits for that."""
@@ -105,6 +109,10 @@ class Mirror:
         journals = [name for name in changed if name.endswith(".journal")]
         known = {name: (self._folder.path / name).read_bytes() for name in journals}
         for name in [*(name for name in changed if name not in known), *journals]:
+            if time.monotonic() - self._beaten > _EVERY_S:
+                if self._find_other():
+                    return  # who notices that acts on it: the next round, or the end
+                self._beat()
             content = known[name] if name in known else _read(self._folder, name)
             if content is not None:
                 write_place(f"{self._folder.remote}/{name}", content, patience_s=patience_s)
@@ -140,6 +148,7 @@ class Mirror:
     def _beat(self) -> None:
         """Give a sign of life."""
         write_place(self._driver, json.dumps(self._me).encode(), patience_s=_PATIENCE_S)
+        self._beaten = time.monotonic()
 
     def _find_other(self) -> str:
         """Name the driver that has taken over; "" if none has. One that has finished left no sign of life, nor ours."""

@@ -41,6 +41,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
     return {
         "source": wafers.source,
         "synthetic": wafers.is_synthetic,
+        "drawn": dataset.is_drawn,
         "classes": list(wafers.classes),
         "fingerprint": wafers.fingerprint,
         "split_fingerprint": splits.fingerprint,

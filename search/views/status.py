@@ -24,7 +24,7 @@ from search.space.strict_yaml import read_yaml
 from search.study.journal import read_configs
 from search.study.marks import marks_of
 from search.study.records import StudyFolder, read_json, read_lock
-from search.study.rows import RUNNING
+from search.study.rows import COMPLETE, RUNNING
 from search.views.screen import Screen
 from search.views.snapshot import About, Snapshot, Tally, TrialNow, to_json
 from search.views.terminal import FullScreen, heartbeat, page, say, shows_screens
@@ -142,7 +142,9 @@ class StudyReader:
         elif not under_way and self._provenance["attempts"][-1].get("exhausted"):
             state, why = "finished", f"every configuration that the space allows has been tried; {last}"
         elif limit is not None and self._elapsed >= limit:
-            state, why = "time is up", f"its time of {duration(limit)} is used up; {last}; a larger --time goes on"
+            n_complete = counted.counts.get(COMPLETE, 0)
+            on = "a larger --time goes on" if n_complete or not under_way else f"no trial has ended; {again} to one"
+            state, why = "time is up", f"its time of {duration(limit)} is used up; {last}; {on}"
         elif not is_elsewhere:
             state, why = "interrupted", f"no process works on it; {last}; {again}"
         elif is_lively:

@@ -107,9 +107,7 @@ def time_words(now: Snapshot, *, spent_only: bool = False) -> str:
     if now.left is None:
         return "time left not known yet"
     if now.is_timed:
-        return (
-            f"{duration(now.left)} left, then its time is up" if now.left else "its time is up, the last reports come"
-        )
+        return f"{duration(now.left)} left, then its time is up" if now.left else "its time is up, the last trials end"
     return f"about {duration(now.left)} left"
 
 

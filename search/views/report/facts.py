@@ -134,6 +134,11 @@ class Facts:
         is_over = "ended" in self.attempts[-1] or not read_lock(self.folder.path)[0]
         return "interrupted" if is_over else "running"
 
+    @property
+    def first_look(self) -> Mapping[str, Any]:
+        """The first look at the present model; if there is none, the first of all. There must be one."""
+        return next((look for look in self.looks if not self.other_model(look)), self.looks[0])
+
     def other_model(self, look: Mapping[str, Any]) -> str:
         """Say of which model a look at the locked test was, if it was not that of the leader; else ""."""
         model = self.folder.final / "model.pt"

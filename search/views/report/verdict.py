@@ -70,7 +70,7 @@ def _headline(facts: Facts) -> str:
         return "No: the split is LEAKY, so wafers to judge by resemble those learned from."
     if facts.winner is None:
         return "It is no winner: nobody who ran to the end meets the floors."
-    if facts.looks and not facts.other_model(facts.looks[-1]):
+    if facts.looks and not facts.other_model(facts.first_look):
         return "As far as the locked test says, below."
     if facts.looks:
         return "As a candidate; the locked test was about another model."
@@ -91,12 +91,14 @@ def _about_test(facts: Facts) -> Html:
             tag("code", f"python -m search.evaluate {facts.folder.in_commands}"),
             ".",
         )
-    first = facts.looks[0]
+    first = facts.first_look
     often = (
         "opened once"
         if len(facts.looks) == 1
         else f"opened {len(facts.looks)} times; this is the first look, the only one that nothing can have been chosen "
         "by"
+        if first is facts.looks[0]
+        else f"opened {len(facts.looks)} times; this is the first look at this model"
     )
     return join(
         tag("b", f"Locked test: {facts.metric} {percent(test_score(facts, first))} %"),

@@ -12,7 +12,7 @@ from search.execution.search import Request, prepare, skip_vain_confirmation
 from search.space.config import ConfirmConfig
 from search.space.config_file import load_study_config
 from search.study import confirmation
-from search.study.confirmation import check_lots
+from search.study.confirmation import fit_to_lots
 from search.study.data import open_data
 from search.study.provenance import describe_data, record_attempt
 from search.study.records import StudyFolder
@@ -60,9 +60,10 @@ def test_a_single_validation_lot_is_said_before_anything_is_trained(wanted, tmp_
 
     assert skipped.config.confirm is None
     assert "nothing will be confirmed: the validation wafers are of a single lot" in said.getvalue()
+    assert skipped.noted.confirm.seeds == 2
     with pytest.raises(ConfigError, match="of a single lot"):
-        check_lots(found.dataset, found.config.confirm)
-    check_lots(found.dataset, ConfirmConfig(seeds=2, folds=2))
+        fit_to_lots(found.dataset, found.config.confirm)
+    assert fit_to_lots(found.dataset, ConfirmConfig(seeds=2, folds=2)) == ConfirmConfig(seeds=0, folds=2)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from search.study.best import load_best, write_best
 from search.testing import drive, quality_by_lr
 
 # Twelve hex digits may look like a number.
-DATA = {"synthetic": True, "fingerprint": "123456789012", "split_fingerprint": "1e1234567890"}
+DATA = {"synthetic": True, "drawn": False, "fingerprint": "123456789012", "split_fingerprint": "1e1234567890"}
 
 
 @pytest.fixture(scope="module")
@@ -114,15 +114,13 @@ def test_wafers_that_were_drawn_are_drawn_again(folder, load, open_study):
     config = load("data: {wafers: auto, image_size: 16}\nspace: {epochs: 1, lr: 1e-3}\nsearch: {trials: 1}")
     with open_study(folder, config) as study:
         drive(study, quality_of=quality_by_lr)
-        write_best(study, DATA)
+        write_best(study, DATA | {"drawn": True})
 
     assert load_best(folder.best).data.wafers == "synthetic"
 
 
 def test_synthetic_wafers_that_lie_in_a_file_stay_that_file(folder, load, open_study, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "wafers.parquet").write_bytes(b"")
     for wafers, expected in (("auto", "auto"), ("some.npz", str(tmp_path / "some.npz"))):
         space = f"data: {{wafers: {wafers}, image_size: 16}}\nspace: {{epochs: 1, lr: 1e-3}}\nsearch: {{trials: 1}}"
         with open_study(type(folder)(tmp_path / wafers), load(space)) as study:

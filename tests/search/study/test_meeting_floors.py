@@ -11,7 +11,7 @@ from search.testing import drive, fake_score, quality_by_lr
 
 FLOORS = '["recall[Center] >= 0.5", macro_f1 >= 0.3]'
 NONE = "{weights: {none: 1}}"  # of which the F1 does not depend on Center
-DATA = {"synthetic": True, "fingerprint": "123456789012", "split_fingerprint": "1e1234567890"}
+DATA = {"synthetic": True, "drawn": False, "fingerprint": "123456789012", "split_fingerprint": "1e1234567890"}
 
 
 @pytest.fixture

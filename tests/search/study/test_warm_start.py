@@ -28,8 +28,7 @@ def search(results, make_config, open_study, data):
     def run(name, *, warm_start=(), **config):
         folder, made = StudyFolder(results / name), make_config(**config)
         with open_study(folder, made) as study:
-            if warm_start:
-                write_warm_start(folder, warm_start, made, data, results=results)
+            if warm_start and write_warm_start(folder, warm_start, made, data, results=results):
                 study.learn_from_earlier()
             record_attempt(folder, made, data, space_text="", device="none")
             drive(study, quality_of=quality_by_lr)
@@ -113,9 +112,10 @@ def test_the_same_warm_start_again_goes_on_and_another_is_refused(search):
     search("other", trials=1)
     search("later", trials=1, warm_start=["earlier"])
 
-    later = search("later", trials=2, warm_start=["earlier"])
+    later = search("later", trials=6, warm_start=["earlier"])
 
-    assert sorted(record.origin["first"] for record in later.records.values()) == ["earlier/0", "earlier/1"]
+    assert [record.origin.get("first") for record in later.records.values()].count(None) == 4
+    assert {"earlier/0", "earlier/1"} <= {record.origin.get("first") for record in later.records.values()}
     for asked in (["other"], ["earlier", "other"]):
         with pytest.raises(ConfigError, match="has learned from earlier already"):
             search("later", trials=3, warm_start=asked)
