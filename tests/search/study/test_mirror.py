@@ -217,6 +217,28 @@ def test_the_last_copy_is_not_made_over_that_of_another_driver(folder, keep, add
     assert list_places(address) == ["driver.json"]
 
 
+def test_a_driver_that_was_taken_for_gone_during_its_last_copy_leaves_the_other_alone(folder, keep, address):
+    other = json.dumps({"driver": "process 7 on another-machine", "id": "x"}).encode()
+    with keep(folder) as kept:
+        kept.copy = lambda **_: write_place(f"{address}/driver.json", other)
+
+    assert read_place(f"{address}/driver.json") == other
+
+
+def test_between_two_files_of_a_long_copy_a_driver_notices_that_it_was_replaced(
+    folder, keep, address, search_some, monkeypatch
+):
+    with keep(folder) as kept:
+        search_some(folder, max_steps=3)
+        write_place(
+            f"{address}/driver.json", json.dumps({"driver": "process 7 on another-machine", "id": "x"}).encode()
+        )
+        monkeypatch.setattr(mirror, "_EVERY_S", -1.0)
+        kept.copy()
+
+    assert list_places(address) == ["driver.json"]
+
+
 def test_signs_of_life_go_on_while_copies_rest(folder, keep, address, monkeypatch):
     monkeypatch.setattr(mirror, "_EVERY_S", 0.05)
     monkeypatch.setattr(mirror, "_REST", 1e9)
