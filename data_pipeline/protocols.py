@@ -121,8 +121,8 @@ def split_by_time(wafers: WaferSet, *, val: float, test: float, seed: int) -> Sp
     """Train on the earliest lots, validate on later ones, test on the latest.
 
     Lots are ordered by the numbers in their names, the first that differs before the others, where every name has one;
-    else as they first appear. A map that also
-    stands in an earlier part is left out of the later one. Rare classes may miss a part: time does not care.
+    else as they first appear. A map that also stands in an earlier part is left out of the later one. Rare classes may
+    miss a part: time does not care.
 
     Args:
         wafers: The wafers.

@@ -68,13 +68,14 @@ def write_best(study: Study, data: Mapping[str, Any]) -> TrialRecord | None:
     if record.scores is None:
         return None
     wafers = study.config.data.wafers
-    # Drawn wafers are drawn again, even where somebody has put a file since.
     where = wafers if wafers in ("auto", "synthetic") else str(Path(wafers).resolve())
+    if data["drawn"]:
+        where = "synthetic"  # they are drawn again, even where somebody has put a file since
     tree = {
         "format": _FORMAT,
         "study": study.folder.name,
         "trial": record.number,
-        "data": study.config.data.model_dump() | {"wafers": "synthetic" if data["drawn"] else where},
+        "data": study.config.data.model_dump() | {"wafers": where},
         "data_fingerprint": data["fingerprint"],
         "split_fingerprint": data["split_fingerprint"],
         "cpu_threads": study.config.resources.of(model_of(record.config))[0],

@@ -49,7 +49,7 @@ def conclude(
     broken = {record.number: _count_broken(runs, record) for record in candidates}
     whole = [record for record in candidates if not broken[record.number]] or list(candidates)
     common = set.intersection(*({int(run.config["seed"]) for run in found[record.number]} for record in whole))
-    seeds = sorted(seed for seed in common if fold_of(seed)[0] == 0 and has_lots(dataset))
+    seeds = sorted(seed for seed in common if fold_of(seed)[0] == 0) if has_lots(dataset) else []
     folds = sorted(seed for seed in common if n_folds and fold_of(seed)[1] == n_folds)
 
     def count(seeds: Sequence[int], divisions: Sequence[Division]) -> NDArray[np.int64]:

@@ -134,6 +134,12 @@ class Facts:
         is_over = "ended" in self.attempts[-1] or not read_lock(self.folder.path)[0]
         return "interrupted" if is_over else "running"
 
+    @cached_property
+    def _model(self) -> str:
+        """Fingerprint of the final model's file; "" if it is not there."""
+        path = self.folder.final / "model.pt"
+        return fingerprint_file(path) if path.exists() else ""
+
     @property
     def first_look(self) -> Mapping[str, Any]:
         """The first look at the present model; if there is none, the first of all. There must be one."""
@@ -141,8 +147,7 @@ class Facts:
 
     def other_model(self, look: Mapping[str, Any]) -> str:
         """Say of which model a look at the locked test was, if it was not that of the leader; else ""."""
-        model = self.folder.final / "model.pt"
-        if model.exists() and look["model"] != fingerprint_file(model):
+        if self._model and look["model"] != self._model:
             return "That was another model: the final one was trained since, or again."
         trial = self.final.get("trial")
         if trial is None or self.leader is None or trial == self.leader.number:
